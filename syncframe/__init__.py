@@ -1,0 +1,3 @@
+"""syncframe"""
+
+__version__ = "0.1.0"

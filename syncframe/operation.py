@@ -1,0 +1,120 @@
+"""One pending change of one row, as a pair: the row as last known, and the row as edited here.
+
+The queue itself is a table and works in sets; `Operation` and the pure functions here are the view
+for people, for callables and for a wire that sends one row at a time, and the oracle that the tests
+hold the queue's SQL to.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Row = Mapping[str, Any]
+Kind = Literal["insert", "update", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a back end rejected an operation, in its own words."""
+
+    code: str
+    column: str | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One pending change of one row.
+
+    Parameters
+    ----------
+    id
+        Fixed when first staged; a back end that keeps it recognises a repeated request.
+    table
+        The table's name.
+    key
+        The value itself; a tuple only for a compound key.
+    base
+        The row as last known from the back end, key columns included, system columns not; None: never there.
+    local
+        The row as edited here; None: deleted here.  Of an insert, the given columns only.
+    attempted
+        Sent, and its answer unknown: the back end may hold it already.
+    remote
+        The row there now, while in conflict.
+    """
+
+    id: str
+    table: str
+    key: Any
+    base: Row | None
+    local: Row | None
+    attempted: bool = False
+    error: Refusal | None = None
+    remote: Row | None = None
+    staged_at: dt.datetime | None = None
+    key_names: tuple[str, ...] = ()
+    _act: Callable[[str, Operation], None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def kind(self) -> Kind:
+        if self.base is None:
+            return "insert"
+        return "delete" if self.local is None else "update"
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Sorted: the given columns of an insert (the key apart), those that differ of an update, none of a delete."""
+        if self.local is None:
+            return ()
+        if self.base is None:
+            return tuple(sorted(self.local.keys() - {*self.key_names}))
+        base = self.base
+        return tuple(sorted(name for name, value in self.local.items() if not same(value, base.get(name))))
+
+    def revert(self) -> None:
+        """Give this operation up: the row goes back to the last known remote one."""
+        self._asked("revert")
+
+    def retry(self) -> None:
+        """Send a rejected operation again with the next push."""
+        self._asked("retry")
+
+    def _asked(self, what: str) -> None:
+        if self._act is None:
+            raise RuntimeError("this operation is not part of a queue")
+        self._act(what, self)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two cells are equal as SQL's IS NOT DISTINCT FROM has it; NaN is NULL."""
+    return (is_null(a) and is_null(b)) or (not is_null(a) and not is_null(b) and bool(a == b))
+
+
+def is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def same_rows(a: Row | None, b: Row | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+
+
+def collapse(earlier: Operation, later: Operation) -> list[Operation]:
+    """Return what is left to push of two successive operations on one row, in order.
+
+    The queue does this for sets, in SQL; the tests hold that SQL to this function.
+    """
+    if earlier.attempted:
+        # The back end may hold `earlier` although its answer was lost.  Folding into it would let a
+        # row that was inserted, sent and then deleted come back with the next pull.
+        return [earlier, later]
+    both = replace(earlier, local=later.local, error=None)
+    return [] if same_rows(both.base, both.local) else [both]
