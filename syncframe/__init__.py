@@ -1,3 +1,77 @@
-"""syncframe"""
+"""Shared tables in notebooks: pull, edit as pandas DataFrames with or without a network, push, and settle conflicts.
+
+>>> import syncframe as sf
+>>> ctx = sf.connect(store=":memory:")
+>>> sites = ctx.table("sites", schema={"id": "VARCHAR", "name": "VARCHAR", "depth": "DOUBLE"})
+>>> sites.insert({"id": "a", "name": "Weir", "depth": 1.5})
+'a'
+>>> df = sites.frame()
+>>> df.loc["a", "depth"] = 1.75
+>>> sites.stage(df).counts
+{'insert': 0, 'update': 1, 'delete': 0}
+>>> ctx.pending.summary().loc["sites", "insert"]
+np.int64(1)
+"""
+
+from __future__ import annotations
+
+from .backends import Backend, Checkpoint, Operations, Outcomes, Page, Promises
+from .context import SyncContext, connect
+from .diff import Changes
+from .errors import (
+    AccessError,
+    BackendError,
+    CheckpointLost,
+    DeleteGuardError,
+    KeyColumnError,
+    PendingError,
+    QueryError,
+    SchemaError,
+    StaleFrameError,
+    StoreError,
+    SyncError,
+    TransientError,
+)
+from .operation import Operation
+from .pull import PullResult
+from .push import PushResult
+from .query import Query
+from .schema import Schema
+from .table import SyncTable
+from .views import Conflict, ConflictView, PendingView
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AccessError",
+    "Backend",
+    "BackendError",
+    "Changes",
+    "Checkpoint",
+    "CheckpointLost",
+    "Conflict",
+    "ConflictView",
+    "DeleteGuardError",
+    "KeyColumnError",
+    "Operation",
+    "Operations",
+    "Outcomes",
+    "Page",
+    "PendingError",
+    "PendingView",
+    "Promises",
+    "PullResult",
+    "PushResult",
+    "Query",
+    "QueryError",
+    "Schema",
+    "SchemaError",
+    "StaleFrameError",
+    "StoreError",
+    "SyncContext",
+    "SyncError",
+    "SyncTable",
+    "TransientError",
+    "__version__",
+    "connect",
+]

@@ -97,9 +97,12 @@ class TransientError(BackendError):
         status: int | None = None,
         detail: str | None = None,
         retry_after_s: float | None = None,
+        was_sent: bool = True,
     ) -> None:
         super().__init__(message, hint=hint, status=status, detail=detail)
         self.retry_after_s = retry_after_s
+        # False: certainly nothing reached the back end, so that what was to be sent need not count as attempted.
+        self.was_sent = was_sent
 
 
 class AccessError(BackendError):

@@ -1,0 +1,50 @@
+"""From a URL to the back end it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..errors import SyncError
+from .base import Backend
+from .duckdb import DuckdbBackend
+from .sqlite import SqliteBackend
+
+_FILES = {"sqlite": SqliteBackend, "duckdb": DuckdbBackend}
+_LATER = ("http", "https", "postgresql")
+
+
+def open(url: str, *, schema: Mapping[str, Any] | None = None) -> Backend:
+    """Return the back end that a URL names, without touching it.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///path`` or ``duckdb:///path``; an absolute path makes four slashes, and characters
+        may be percent-encoded.  The file must exist when it is first asked, and is never created.
+    schema
+        By table, types that replace the declared ones: a mapping column -> type, or a `pyarrow.Schema`.
+
+    Raises
+    ------
+    SyncError
+        If the scheme is not known, or the URL names no file.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme in _LATER and separator:
+        raise SyncError(f"{scheme}:// comes with a later version of syncframe", hint=f"this one knows {_known()}")
+    if scheme not in _FILES or not separator:
+        raise SyncError(f"the back end {url!r} has no scheme that is known", hint=f"one of {_known()}")
+    path = unquote(rest.removeprefix("/"))
+    if not rest.startswith("/") or path in ("", ":memory:"):
+        raise SyncError(
+            f"{url!r} names no file",
+            hint=f"{scheme}:///relative/path or, with four slashes, {scheme}:////absolute/path",
+        )
+    return _FILES[scheme](Path(path).absolute(), dict(schema or {}))
+
+
+def _known() -> str:
+    return ", ".join(f"{scheme}:///path" for scheme in sorted(_FILES))

@@ -1,0 +1,323 @@
+"""The sync context: the session with one back end and one local store, and where it begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from .backends import Backend
+from .conflict import check_policy
+from .diff import Changes, diff
+from .errors import QueryError, SyncError
+from .frame import declared, to_pandas
+from .layout import META
+from .pull import PullResult
+from .push import PushResult
+from .schema import Column, Schema, as_names, type_name
+from .session import Session, expanded
+from .store import Store
+from .table import SyncTable
+from .views import ConflictView, PendingView
+
+STATUS_COLUMNS = ["rows", "pending", "conflicts", "rejected", "last_pull", "last_push", "bytes", "promises"]
+BLOCK_BYTES = 262_144
+
+
+def connect(
+    url: str | Backend | None = None,
+    *,
+    store: str | os.PathLike[str],
+    schema: Mapping[str, object] | None = None,
+    on_conflict: object = "fail",
+    token: str | Callable[[], str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    protocol: str = "auto",
+    timeout_s: float = 30.0,
+    lock_timeout_s: float = 5.0,
+    overlap_s: float = 600.0,
+) -> SyncContext:
+    """Open a local store and name the back end it syncs with; asks the network nothing yet.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///path``, ``duckdb:///path`` (an absolute path makes four slashes) or a `Backend`; None: local only.
+    store
+        Path of the local DuckDB file, made where there is none; or ":memory:".
+    schema
+        Table name -> types of its columns, where the back end's own say too little, such as a decimal in a
+        column of SQLite that is declared TEXT: ``{"prices": {"amount": "DECIMAL(38,10)"}}``.
+    on_conflict
+        "fail" (a row changed on both sides is a conflict, recorded, nothing overwritten), "mine", "theirs", or a
+        callable Conflict -> "mine" | "theirs" | row mapping | None.
+    token, headers, protocol, overlap_s
+        For services over HTTP.
+    timeout_s
+        How long to wait for the back end, in seconds.
+    lock_timeout_s
+        How long to wait while another process holds the store, in seconds.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged, newer than this version, or held for too long.
+    SyncError
+        If the URL's scheme or `on_conflict` is not known.
+    """
+    check_policy(on_conflict)
+    options: dict[str, Any] = {"schema": schema}
+    return SyncContext(Session(url, Store(expanded(store), lock_timeout_s), on_conflict, options))
+
+
+class SyncContext:
+    """The session with one back end and one local store; `connect` makes it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._store, self._queue = session.store, session.queue
+
+    # -- tables
+
+    def table(
+        self,
+        name: str,
+        schema: object = None,
+        *,
+        key: str | Iterable[str] | None = None,
+        on_conflict: object = None,
+    ) -> SyncTable:
+        """Return a sync table; asks nothing.
+
+        Parameters
+        ----------
+        schema
+            A `pyarrow.Schema`, a mapping name -> type or a DataFrame to take it from, so that a table that was
+            never pulled can be filled offline.
+        key
+            The key's columns, where it is not ``id``.
+        on_conflict
+            Of this table's pulls; None: the context's.
+        """
+        check_policy(on_conflict)
+        if schema is not None:
+            self._store.define(name, Schema.of(schema, key), None)
+        return SyncTable(self._session, name, on_conflict)
+
+    def __getitem__(self, name: str) -> SyncTable:
+        return self.table(name)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.tables
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that the store knows, sorted."""
+        return self._store.tables()
+
+    def remote(self, name: str) -> Any:
+        """The same table asked over the network, nothing kept."""
+        raise SyncError("remote tables are not there yet: they come with a later version", hint=f"ctx[{name!r}].pull() keeps the rows here")
+
+    # -- the queue
+
+    @property
+    def pending(self) -> PendingView:
+        """What is queued."""
+        return PendingView(self._store, self._queue)
+
+    @property
+    def conflicts(self) -> ConflictView:
+        """What waits for a decision."""
+        return ConflictView(self._store, self._queue)
+
+    def push(
+        self,
+        tables: str | Iterable[str] | None = None,
+        *,
+        on_conflict: object = None,
+        atomic: bool = False,
+        retry_rejected: bool = False,
+        progress: object = None,
+    ) -> PushResult:
+        """Send what is queued, in the order it was staged.
+
+        Parameters
+        ----------
+        tables
+            Whose operations; None: all.
+        on_conflict
+            "fail", "mine", "theirs" or a callable, also for conflicts that stand already; None: the context's.
+        atomic
+            All or nothing, where the back end can: one conflict or rejection, and nothing is applied.
+        retry_rejected
+            Send what was rejected again, too.
+        progress
+            None: a bar after half a second; False: none; a callable (done, total or None, what).
+
+        Raises
+        ------
+        TransientError, AccessError
+            If the back end gave no outcome at all; everything is still queued.
+        PendingError
+            If this store's operations belong to another back end.
+        """
+        return self._session.push(
+            self._known(tables), on_conflict=on_conflict, atomic=atomic, retry_rejected=retry_rejected, progress=progress
+        )
+
+    def pull(self, tables: str | Iterable[str] | None = None, **options: Any) -> PullResult:
+        """Pull every table with its stored queries; a table that was never pulled is skipped and named.
+
+        Takes full, push_first, page_rows, progress and on_conflict as `SyncTable.pull` does.
+        """
+        return self._session.pull_all(self._known(tables) or self.tables, **options)
+
+    def sync(self, tables: str | Iterable[str] | None = None, **options: Any) -> PullResult:
+        """Push, then pull."""
+        pushed = self.push(tables, on_conflict=options.get("on_conflict"), progress=options.get("progress"))
+        if pushed.stopped_by is not None:
+            raise pushed.stopped_by
+        result = self.pull(tables, **options)
+        result.pushed = pushed
+        return result
+
+    def plan(self, tables: str | Iterable[str] | None = None, *, check: bool = False) -> Any:
+        """What a push would send."""
+        raise SyncError("plans are not there yet: they come with a later version", hint="ctx.pending shows what is queued")
+
+    def discard(self, tables: str | Iterable[str] | None = None) -> int:
+        """Give up pending operations: rows go back to the last known remote ones; return on how many rows."""
+        with self._store.transaction() as cursor:
+            return sum(self._queue.discard(cursor, layout) for layout in self._store.layouts(cursor, self._known(tables)))
+
+    def undo(self) -> Changes:
+        """Take back the last call that changed the queue, one further back at each call, up to 20.
+
+        Returns
+        -------
+        Changes: what that changed here; `left` names the keys that were sent or settled since and are left.
+
+        Raises
+        ------
+        SyncError
+            If there is nothing to take back.
+        """
+        with self._store.transaction() as cursor:
+            last = self._queue.last_staging(cursor)
+            if last is None:
+                raise SyncError("there is nothing to take back", hint="ctx.history shows what was done")
+            layout = self._store.layout(cursor, last.table)
+            keys = self._queue.staged_keys(cursor, layout, last.staging)
+            before = self._shown(cursor, layout.table, keys)
+            left = self._queue.undo(cursor, last)
+            changes = diff(before, self._shown(cursor, layout.table, keys), layout.schema)
+            changes.left.extend(left)
+            return changes
+
+    def _shown(self, cursor: Any, table: str, keys: pa.Table) -> pa.Table:
+        layout = self._store.layout(cursor, table)
+        return SyncTable(self._session, table)._rows_of(cursor, layout, keys)
+
+    # -- looking
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """What was staged, pushed, pulled and resolved: time, action, table, rows, note."""
+        return _frame(self._store.history())
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """Return the result of a DuckDB query over the synced tables as they are here, pending edits included.
+
+        Raises
+        ------
+        QueryError
+            If it is not one query, or DuckDB refuses it.
+        """
+        with self._store.reading() as cursor:
+            try:
+                _check_reads(cursor.connection, query)
+                return _frame(cursor.arrow(query))
+            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+                raise QueryError(str(error), hint=f"the tables here are {', '.join(self._store.tables()) or 'none yet'}") from error
+
+    def status(self) -> pd.DataFrame:
+        """One row for each table: rows, pending, conflicts, rejected, last pull, last push, bytes, promises."""
+        found = []
+        with self._store.reading() as cursor:
+            times = {row["name"]: row for row in cursor.arrow(f"select name, tracked, last_pull, last_push from {META}.tables").to_pylist()}
+            for layout in self._store.layouts(cursor):
+                counts = self._queue.counts(cursor, layout)
+                size = sum(_bytes(cursor, part) for part in layout.parts())
+                told = times[layout.table]
+                promises = self._session.promises(told["tracked"])
+                found.append([layout.table, self._store.count(cursor, layout), *counts.values(), told["last_pull"], told["last_push"], size, promises])
+        frame = pd.DataFrame(found, columns=["table", *STATUS_COLUMNS])
+        stamps = {name: "datetime64[us, UTC]" for name in ("last_pull", "last_push")}
+        return frame.astype({"table": "str", "promises": "str", **stamps}).set_index("table")
+
+    # -- its life
+
+    def close(self) -> None:
+        """Close the back end; the store needs no closing, for it is held only inside a call."""
+        self._session.close()
+
+    def __enter__(self) -> SyncContext:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _known(self, tables: str | Iterable[str] | None) -> list[str] | None:
+        if tables is None:
+            return None
+        names = list(as_names(tables))
+        unknown = [name for name in names if name not in self.tables]
+        if unknown:
+            raise SyncError(f"tables {', '.join(map(repr, unknown))} are not in this store", hint=f"it has {', '.join(self.tables) or 'none yet'}")
+        return names
+
+    def __repr__(self) -> str:
+        lines = [f"syncframe  {self._session.url}  store {self._store.path}"]
+        status = self.status()
+        for table in status.index:
+            row = status.loc[table]
+            lines.append(f"  {table}: {row['rows']} rows, {row['pending']} pending, {row['conflicts']} conflicts, {row['rejected']} rejected")
+        return "\n".join(lines if len(status) else [*lines, "  no tables yet"])
+
+
+def _check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    statements = connection.extract_statements(query)
+    readers = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+    if len(statements) != 1 or statements[0].type not in readers:
+        raise QueryError("sql() takes one query that reads", hint="edit with table.stage(frame), table.update(...) and the like")
+
+
+def _bytes(cursor: Any, part: str) -> int:
+    blocks: int = cursor.one(f"select count(distinct block_id) from pragma_storage_info('{part.replace(chr(39), chr(39) * 2)}') where persistent")
+    return blocks * BLOCK_BYTES
+
+
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    """Any Arrow table as pandas, in the dtypes of the type table where it has the type."""
+    columns = {}
+    for i, field in enumerate(rows.schema):
+        columns[i] = _series(rows.column(i), field)
+    frame = pd.DataFrame(columns)
+    frame.columns = pd.Index(rows.column_names)
+    return frame
+
+
+def _series(values: pa.ChunkedArray, field: pa.Field) -> Any:
+    try:
+        name, _ = type_name(field.type)
+    except SyncError:  # nested and other types of DuckDB
+        return pd.arrays.ArrowExtensionArray(values)
+    column = Column(field.name, name)
+    plain = declared(pa.table({"value": values}), Schema((Column("value", name),), ("value",)))["value"]
+    return to_pandas(plain, column)

@@ -1,0 +1,127 @@
+"""The names of one table's parts in the local file, and its column lists for SQL.
+
+Each part has the key as `k_<name>`; the value columns bear a letter that says whose they are: `v_` the row
+as last known, `l_` local, `r_` remote in a conflict, `b_` before and `a_` after a staging.  So no column of
+a user's table can clash with the bookkeeping beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+
+from .schema import Schema, quote
+
+META, ROWS, EDITS, GONE, MEMBERS, IMAGES = (
+    "syncframe_meta",
+    "syncframe_rows",
+    "syncframe_edits",
+    "syncframe_gone",
+    "syncframe_members",
+    "syncframe_images",
+)
+
+
+class Layout:
+    """One synced table in the local file."""
+
+    def __init__(self, table: str, schema: Schema) -> None:
+        self.table = table
+        self.schema = schema
+        name = quote(table)
+        self.rows = f"{ROWS}.{name}"
+        self.edits = f"{EDITS}.{name}"
+        self.gone = f"{GONE}.{name}"
+        self.members = f"{MEMBERS}.{name}"
+        self.images = f"{IMAGES}.{name}"
+        self.kept_edits = f"{IMAGES}.{quote(table + ' edits')}"
+        self.kept_rows = f"{IMAGES}.{quote(table + ' rows')}"
+        self.view = f"main.{name}"
+
+    @cached_property
+    def keys(self) -> str:
+        """The key's columns, for a select list or a USING."""
+        return ", ".join(quote("k_" + name) for name in self.schema.key)
+
+    def keys_of(self, alias: str) -> str:
+        return ", ".join(f"{alias}.{quote('k_' + name)}" for name in self.schema.key)
+
+    def on(self, left: str, right: str) -> str:
+        """The condition that two parts speak of one row."""
+        names = [quote("k_" + name) for name in self.schema.key]
+        return " and ".join(f"{left}.{name} = {right}.{name}" for name in names)
+
+    def each(self, template: str, names: Collection[str] | None = None) -> list[str]:
+        """The template once for each value column, or for those of them that are named.
+
+        {v} {l} {r} {b} {a} {n} {p} {h} {f} {s} are its quoted names with that letter, {q} its own name, {text} that
+        name as text, {i} its place in the BIT of given columns.
+        """
+        letters = "vlrbanphfs"
+        return [
+            template.format(
+                q=quote(name), i=i, text=_text(name), **{letter: quote(f"{letter}_{name}") for letter in letters}
+            )
+            for i, name in enumerate(self.schema.values, 1)
+            if names is None or name in names
+        ]
+
+    def also(self, template: str) -> str:
+        """The template for each value column, behind what stands before it: `, a, b`."""
+        return "".join(f", {part}" for part in self.each(template))
+
+    def every(self, template: str, names: Collection[str] | None = None) -> str:
+        """A condition that holds in every value column."""
+        return "(" + " and ".join([f"({part})" for part in self.each(template, names)] or ["true"]) + ")"
+
+    def some(self, template: str, names: Collection[str] | None = None) -> str:
+        """A condition that holds in some value column."""
+        return "(" + " or ".join([f"({part})" for part in self.each(template, names)] or ["false"]) + ")"
+
+    def rows_like(self, left: str, right: str) -> str:
+        """Whether two parts agree in all value columns; the templates name a column on either side."""
+        if not self.schema.values:
+            return "true"
+        return f"row({', '.join(self.each(left))}) is not distinct from row({', '.join(self.each(right))})"
+
+    @property
+    def no_bits(self) -> str:
+        """The BIT of given columns with none set; its first place stands for no column, so that it is never empty."""
+        return "0" * (len(self.schema.values) + 1)
+
+    @property
+    def all_bits(self) -> str:
+        return "0" + "1" * len(self.schema.values)
+
+    def definitions(self) -> list[str]:
+        """The statements that make this table's parts."""
+        keys = ", ".join(f"{quote('k_' + c.name)} {c.store}" for c in self.schema.key_columns)
+        stored = f"version varchar, operation varchar, created timestamptz, updated timestamptz{self._typed('v')}"
+        edit = (
+            f"sequence bigint, id varchar, {keys}, follower boolean, given bit, deleted boolean, attempted boolean, "
+            "sent bigint, retry boolean, has_remote boolean, remote_deleted boolean, remote_version varchar, "
+            "remote_operation varchar, remote_created timestamptz, remote_updated timestamptz, "
+            "error_code varchar, error_column varchar, error_message varchar, staged_at timestamptz, rev bigint"
+            f"{self._typed('l')}{self._typed('r')}"
+        )
+        row = f"{keys}, {stored}, rev bigint, pulled_rev bigint"
+        return [
+            f"create table {self.rows} ({row})",
+            f"create table {self.edits} ({edit})",
+            f"create table {self.gone} ({keys}, version varchar, reason varchar, rev bigint, pulled_rev bigint)",
+            f"create table {self.members} (query varchar, run bigint, {keys})",
+            f"create table {self.images} (staging bigint, {keys}, left_id varchar, was_conflict boolean, "
+            f"before_there boolean, after_there boolean{self._typed('b')}{self._typed('a')})",
+            f"create table {self.kept_edits} (staging bigint, {edit})",
+            f"create table {self.kept_rows} (staging bigint, {row})",
+        ]
+
+    def parts(self) -> list[str]:
+        return [self.rows, self.edits, self.gone, self.members, self.images, self.kept_edits, self.kept_rows]
+
+    def _typed(self, letter: str) -> str:
+        return "".join(f", {quote(f'{letter}_{c.name}')} {c.store}" for c in self.schema.value_columns)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,302 @@
+"""Pull: bring what changed at the back end into the store, page by page.
+
+    push what is pending -> ask since the checkpoint -> a page: rows, operations on them, leavers and the
+    checkpoint in one transaction -> again, until the back end says that this was all -> remove what is gone
+
+Killed between two pages, the next pull goes on behind the last one, for its checkpoint came with its rows.
+A page applied twice does no harm: rows of a known version are left.  Only a run that came to its end removes
+what it did not bring, and only rows that the same query had brought, that no other query of the table holds
+and that no operation needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from .backends.base import Backend, Checkpoint, Page
+from .errors import CheckpointLost, DeleteGuardError, QueryError, StoreError
+from .file import Cursor
+from .layout import Layout
+from .progress import told
+from .push import PushResult
+from .query import Condition, Query, parse
+from .queue import Learnt, Queue
+from .schema import Schema
+from .store import DELETES_MAX, Store, StoredQuery, query_name, utc_now
+
+PAGE_ROWS = 10_000
+HELD_BACK_S = 60.0
+
+log = logging.getLogger("syncframe")
+
+
+@dataclass(slots=True)
+class PullResult:
+    """What a pull brought.
+
+    Parameters
+    ----------
+    inserted, updated, deleted
+        Rows that changed here.
+    conflicts
+        Operations that met a newer row and could not be settled.
+    unchanged
+        Rows that came and were known.
+    rows, requests, bytes, seconds
+        What came over the wire, and how long it took.
+    held_back_s
+        How old the oldest open transaction is that holds newer rows back, where over 60 s.
+    pushed
+        The push before it, or None.
+    notes
+        What the user should know, in words.
+    tables, skipped
+        Of a pull of several tables: each one's result, and the names that were never pulled.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    conflicts: int = 0
+    unchanged: int = 0
+    rows: int = 0
+    requests: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    held_back_s: float | None = None
+    pushed: PushResult | None = None
+    notes: list[str] = field(default_factory=list)
+    tables: dict[str, PullResult] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, other: PullResult) -> None:
+        """Count another pull's figures in."""
+        for name in ("inserted", "updated", "deleted", "conflicts", "unchanged", "rows", "requests", "bytes", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.held_back_s = max((s for s in (self.held_back_s, other.held_back_s) if s is not None), default=None)
+        self.notes += other.notes
+
+    def __repr__(self) -> str:
+        text = f"PullResult: {self.inserted} inserted, {self.updated} updated, {self.deleted} deleted, {self.conflicts} conflicts"
+        text += f" ({self.rows} rows in {self.requests} requests, {self.seconds:.2f} s)"
+        if self.held_back_s is not None:
+            text += f"; held back by a transaction open for {self.held_back_s:.0f} s"
+        if self.skipped:
+            text += f"; never pulled: {', '.join(self.skipped)}"
+        return "\n".join([text, *self.notes])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return "".join(f"<p>{escape(line)}</p>" for line in repr(self).splitlines())
+
+
+class Pull:
+    """One pull of one table."""
+
+    def __init__(self, store: Store, queue: Queue, backend: Backend, table: str) -> None:
+        self.store, self.queue, self.backend, self.table = store, queue, backend, table
+
+    def run(
+        self,
+        where: str | None,
+        columns: Sequence[str] | None,
+        query_id: str | bool | None,
+        *,
+        full: bool = False,
+        page_rows: int | None = None,
+        progress: object = None,
+        mode: str = "fail",
+    ) -> PullResult:
+        """Bring what changed; see `SyncTable.pull`."""
+        began = time.monotonic()
+        self.page_rows = PAGE_ROWS if page_rows is None else page_rows
+        there = self.backend.schema(self.table)
+        condition = None if where is None else parse(where, there)
+        schema = self.store.define(self.table, there, columns)
+        stored = self._stored(condition, query_id)
+        result = PullResult()
+        with told(progress, f"pull {self.table}", "rows") as tell:
+            try:
+                self._pages(result, stored, condition, schema, mode, full, tell)
+            except CheckpointLost as lost:
+                # The edits stay and are rebased; the rows are compared one by one with what is there.
+                result.notes.append(f"{lost.message}: table {self.table!r} is pulled in full")
+                log.warning("%s: table %s is pulled in full", lost.message, self.table)
+                self._pages(result, stored, condition, schema, mode, True, tell)
+        result.seconds = time.monotonic() - began
+        self._record(result)
+        return result
+
+    def _stored(self, condition: Condition | None, query_id: str | bool | None) -> StoredQuery:
+        """The query as the store knows it, or a new one.
+
+        Raises
+        ------
+        QueryError
+            If the query id was used with another condition.
+        """
+        text = None if condition is None else condition.text
+        name = (text or "all") if query_id is True else query_id or None
+        with self.store.reading() as cursor:
+            known = {q.name: q for q in self.store.queries(cursor, self.table)}
+        found = known.get(query_name(name, text))
+        if found is None:
+            return StoredQuery(query_name(name, text), name, text, None, False, 0, False)
+        if found.where != text:
+            raise QueryError(
+                f"query id {name!r} of table {self.table!r} was pulled with {found.where or 'no condition'!r}, now with {text or 'none'!r}",
+                hint="give the new condition a query id of its own",
+            )
+        return found
+
+    def _pages(
+        self, result: PullResult, stored: StoredQuery, condition: Condition | None, schema: Schema, mode: str, full: bool, tell: Any
+    ) -> None:
+        since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
+        self.query = stored if since is not None else replace(stored, run=self._next_run(stored), sweeping=True, checkpoint=None)
+        asked = Query(condition, tuple(schema.names), self.page_rows)
+        tracked = True
+        for page in self.backend.pull(self.table, asked, since, self._others(schema)):
+            self._apply(result, page, mode)
+            tracked = page.checkpoint is not None
+            tell(result.rows, None, f"pull {self.table}")
+        self._finish(result, mode, tracked)
+
+    def _next_run(self, stored: StoredQuery) -> int:
+        with self.store.reading() as cursor:
+            runs = [q.run for q in self.store.queries(cursor, self.table) if q.name == stored.name]
+        return max(runs, default=0) + 1
+
+    def _others(self, schema: Schema) -> list[Query]:
+        """The table's other stored queries, so that a leaver can say which of them its row still matches."""
+        with self.store.reading() as cursor:
+            queries = self.store.queries(cursor, self.table)
+        return [
+            Query(None if q.where is None else parse(q.where, schema), None, self.page_rows)
+            for q in queries
+            if q.name != self.query.name
+        ]
+
+    def _apply(self, result: PullResult, page: Page, mode: str) -> None:
+        """One page, in one transaction: its rows, the operations on them, its leavers, and the checkpoint."""
+        met = self._ask_leavers(page)
+        with self.store.transaction() as cursor:
+            layout = self.store.layout(cursor, self.table)
+            self._check_run(cursor)
+            rev, _ = self.store.tick(cursor)
+            self._count_page(result, page, self.store.load_page(cursor, layout, page.rows))
+            self._put_page(cursor, layout, rev, result, mode)
+            if page.leavers is not None and len(page.leavers):
+                self.store.load_leavers(cursor, layout, page.leavers)
+                result.deleted += self.store.take_leavers(cursor, layout, self.query, rev)
+                self._learn_absent(cursor, layout, rev, result, met, mode)
+            self.query = replace(self.query, checkpoint=page.checkpoint and str(page.checkpoint), complete=False)
+            self.store.put_query(cursor, self.table, self.query, None)
+
+    def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
+        came = cursor.one("select count(*) from incoming")
+        edited = f"(select {layout.keys} from {layout.edits})"
+        cursor.run(f"create or replace temp table hit as select *, false as forced from incoming semi join {edited} using ({layout.keys})")
+        counts = self.store.put(cursor, layout, f"(from incoming anti join {edited} using ({layout.keys}))", rev)
+        for name, count in counts.items():
+            setattr(result, name, getattr(result, name) + count)
+        self.store.remember_members(cursor, layout, self.query)
+        changed = sum(counts.values()) + self._learn(cursor, layout, rev, result, mode)
+        result.unchanged += came - changed
+
+    def _learn(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> int:
+        if not cursor.one("select count(*) from hit"):
+            return 0
+        learnt: Learnt = self.queue.learn(cursor, layout, rev, mode)
+        result.conflicts += learnt.conflicts
+        result.updated += learnt.settled + learnt.rebased
+        return learnt.settled + learnt.rebased + learnt.conflicts
+
+    def _ask_leavers(self, page: Page) -> pa.Table | None:
+        """The rows, as they are there, of leavers that an operation waits for; None if there are none."""
+        if page.leavers is None or not len(page.leavers):
+            return None
+        with self.store.transaction() as cursor:
+            keys = self.store.leaving_edits(cursor, self.store.layout(cursor, self.table), page.leavers)
+        return self._ask(keys)
+
+    def _ask(self, keys: pa.Table) -> pa.Table | None:
+        """Rows by key, those not found as tombstones without a version."""
+        ask = getattr(self.backend, "rows", None)
+        if not len(keys) or ask is None:
+            return None
+        found = ask(self.table, keys)
+        absent = keys.join(found.select(keys.column_names), keys=keys.column_names, join_type="left anti")
+        gone = absent.append_column("_syncframe_deleted", pa.array([True] * len(absent), pa.bool_()))
+        return pa.concat_tables([found, gone], promote_options="permissive")
+
+    def _learn_absent(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, met: pa.Table | None, mode: str) -> None:
+        if met is None or not len(met):
+            return
+        self.store.load_page(cursor, layout, met)
+        cursor.run(
+            f"create or replace temp table hit as select *, false as forced from incoming semi join {layout.edits} e using ({layout.keys})"
+        )
+        self._learn(cursor, layout, rev, result, mode)
+
+    def _count_page(self, result: PullResult, page: Page, rows: int) -> None:
+        result.rows += rows
+        result.requests += page.requests
+        result.bytes += page.bytes or page.rows.nbytes
+        if page.held_back_s is not None and page.held_back_s > HELD_BACK_S:
+            result.held_back_s = page.held_back_s
+
+    def _check_run(self, cursor: Cursor) -> None:
+        """Two full pulls of one query at once would each take the other's rows for gone."""
+        runs = [q.run for q in self.store.queries(cursor, self.table) if q.name == self.query.name]
+        if runs and runs[0] > self.query.run:
+            raise StoreError(
+                f"another process began to pull this query of {self.table!r}", hint="let it finish; its rows are yours too"
+            )
+
+    def _finish(self, result: PullResult, mode: str, tracked: bool) -> None:
+        """The back end has said that this was all: remove what is gone, and note when."""
+        gone = self._ask_gone() if self.query.sweeping else None
+        with self.store.transaction() as cursor:
+            layout = self.store.layout(cursor, self.table)
+            self._check_run(cursor)
+            if self.query.sweeping:
+                self._guard_empty(cursor, layout)
+                rev, _ = self.store.tick(cursor)
+                result.deleted += self.store.sweep(cursor, layout, self.query, rev)
+                self._learn_absent(cursor, layout, rev, result, gone, mode)
+            self.query = replace(self.query, complete=True, sweeping=False)
+            self.store.put_query(cursor, self.table, self.query, utc_now())
+            was_tracked = self.store._state(cursor, self.table)
+            self.store.touched(cursor, self.table, "last_pull", tracked)
+            if not tracked and self.query.query_id is not None and was_tracked is not None and was_tracked.tracked is None:
+                result.notes.append(
+                    f"table {self.table!r} is not tracked, so each pull reads it in full; to bring only what changed: "
+                    f"syncframe track URL {self.table}"
+                )
+
+    def _ask_gone(self) -> pa.Table | None:
+        with self.store.transaction() as cursor:
+            keys = self.store.swept_edits(cursor, self.store.layout(cursor, self.table), self.query)
+        return self._ask(keys)
+
+    def _guard_empty(self, cursor: Cursor, layout: Layout) -> None:
+        held, came = self.store.missed(cursor, layout, self.query)
+        if not came and held > min(DELETES_MAX, max(10, held // 5)):
+            raise DeleteGuardError(
+                f"the pull of {self.table!r} came back empty where {held} rows were; nothing was removed",
+                hint=f"if they are meant to be gone: ctx[{self.table!r}].purge(), then pull again",
+            )
+
+    def _record(self, result: PullResult) -> None:
+        with self.store.transaction() as cursor:
+            self.store.record(cursor, "pull", self.table, result.inserted + result.updated + result.deleted, "; ".join(result.notes) or None)
+        log.info("pull %s: %d rows in %d requests, %.2f s", self.table, result.rows, result.requests, result.seconds)
+

@@ -1,0 +1,300 @@
+"""Push: send what is queued, in the order it was staged, and settle each outcome durably.
+
+    take the lease -> next batch, marked as attempted -> send -> settle its outcomes -> again, until nothing is ready
+
+Each arrow is a transaction of its own and the file is not held while the back end works.  Killed before a
+batch is marked, nothing was sent.  Killed after it was marked, or the answer lost: the operations stay
+attempted, are sent again with the same ids by the next push, and the back end recognises those it has
+applied.  Killed between two outcomes: the settled ones are gone from the queue, the others are as above.
+A conflict or a rejection is recorded on its operation and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import pyarrow as pa
+
+from .backends.base import Backend, Operations, Outcomes, operation_schema
+from .errors import BackendError, SyncError, TransientError
+from .layout import Layout
+from .operation import Operation
+from .progress import told
+from .queue import Batch, Queue
+from .store import Store
+from .views import Conflict, ConflictView, PendingView, sent_operation, settle_by
+
+POLICY_ROUNDS = 5
+LEASE_POLL_S = 0.05
+
+log = logging.getLogger("syncframe")
+
+
+class Sent(Sequence[Operation]):
+    """Operations as they were sent, made from Arrow when they are asked for."""
+
+    def __init__(self, parts: Sequence[tuple[Layout, pa.Table]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Operation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Operation]: ...
+    def __getitem__(self, index: int | slice) -> Operation | list[Operation]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        at = index + len(self) if index < 0 else index
+        for layout, rows in self._parts:
+            if 0 <= at < len(rows):
+                return sent_operation(layout, rows.slice(at, 1).to_pylist()[0])
+            at -= len(rows)
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[Operation]:
+        for layout, rows in self._parts:
+            for batch in rows.to_batches(max_chunksize=1_000):
+                yield from (sent_operation(layout, row) for row in batch.to_pylist())
+
+
+@dataclass(slots=True)
+class PushResult:
+    """What a push did, and what is left.
+
+    Parameters
+    ----------
+    accepted
+        The operations that the back end accepted, as they were sent.
+    stopped_by
+        None, or the error that stopped it; what was not sent is still queued.
+    """
+
+    accepted: Sequence[Operation]
+    stopped_by: SyncError | None = None
+    seconds: float = 0.0
+    left: int = 0
+    _conflicts: ConflictView | None = field(default=None, repr=False)
+    _pending: PendingView | None = field(default=None, repr=False)
+    _counts: dict[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """The conflicts that stand, those of earlier pushes too."""
+        return list(self._conflicts) if self._conflicts is not None else []
+
+    @property
+    def rejected(self) -> list[Operation]:
+        """The operations that the back end refused, with its words; those of earlier pushes too."""
+        return [op for op in self._pending if op.error] if self._pending is not None and self._counts.get("rejected") else []
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"accepted": len(self.accepted), "conflicts": 0, "rejected": 0, **self._counts}
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is left of what was asked."""
+        return self.stopped_by is None and not self.left
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        text = f"PushResult: {counts['accepted']} accepted, {counts['conflicts']} conflicts, {counts['rejected']} rejected"
+        waiting = self.left - counts["conflicts"] - counts["rejected"]
+        if self.stopped_by is not None:
+            text += f"; stopped by {type(self.stopped_by).__name__}: {self.stopped_by.message}"
+        return text + (f"; {waiting} still queued" if waiting > 0 else "")
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(repr(self))}</p>"
+
+
+class Push:
+    """One push from one store to one back end."""
+
+    def __init__(self, store: Store, queue: Queue, backend: Backend, url: str) -> None:
+        self.store, self.queue, self.backend, self.url = store, queue, backend, url
+        self.accepted: list[tuple[Layout, pa.Table]] = []
+        self.outcomes = 0
+
+    def run(
+        self,
+        tables: Collection[str] | None = None,
+        *,
+        until: int | None = None,
+        policy: object = "fail",
+        atomic: bool = False,
+        retry_rejected: bool = False,
+        progress: object = None,
+    ) -> PushResult:
+        """Send what is queued.
+
+        Parameters
+        ----------
+        tables
+            Whose operations; None: all.
+        until
+            The last place in the queue to send; None: all that stand there now.
+        policy
+            "fail", "mine", "theirs" or a callable, for the conflicts of these tables, those that stand already too.
+        atomic
+            All or nothing, where the back end can.
+
+        Raises
+        ------
+        TransientError, AccessError, BackendError
+            What stopped it, if not one outcome came.
+        PendingError
+            If the store belongs to another back end.
+        """
+        began = time.monotonic()
+        with self.store.transaction() as cursor:
+            last = self.queue.last_place(cursor, tables) if until is None else until
+            waiting = self.queue.pending(cursor, tables)
+        if not waiting:
+            return self._result(tables, None, began, last)
+        self._check_identity()
+        holder = str(uuid.uuid4())
+        self.store.take_lease(holder, lambda: time.sleep(LEASE_POLL_S))
+        stopped: SyncError | None = None
+        try:
+            with told(progress, "push", "operations") as tell:
+                self._tell = lambda: tell(self.outcomes, waiting, "push")
+                self._send_all(tables, last, policy, atomic, retry_rejected)
+        except BackendError as error:
+            if not self.outcomes:
+                raise
+            stopped = error
+        finally:
+            self.store.drop_lease(holder)
+        return self._result(tables, stopped, began, last)
+
+    def _check_identity(self) -> None:
+        """Ask the back end who it is, before anything is marked as sent."""
+        ask = getattr(self.backend, "identity", None)
+        with self.store.reading() as cursor:
+            pending = self.queue.pending(cursor)
+        self.store.belong(ask() if ask else self.url, self.url, pending)
+
+    def _send_all(self, tables: Collection[str] | None, last: int, policy: object, atomic: bool, retry_rejected: bool) -> None:
+        with self.store.transaction() as cursor:
+            number = self.queue.next_push(cursor)
+            if retry_rejected:
+                for layout in self.store.layouts(cursor, tables):
+                    self.queue.retry(cursor, layout)
+        self.settle_conflicts(tables, policy)
+        for _ in range(POLICY_ROUNDS):
+            (self._send_atomic if atomic else self._send_ready)(tables, number, last)
+            # What a policy settles goes out in the same push; a row that clashes again and again is left.
+            if not self.settle_conflicts(tables, policy):
+                return
+
+    def _send_ready(self, tables: Collection[str] | None, number: int, last: int) -> None:
+        for is_retry in (False, True):
+            while (batch := self._next(tables, number, last, is_retry)) is not None:
+                self._send(batch)
+                self._tell()
+
+    def _next(self, tables: Collection[str] | None, number: int, last: int, is_retry: bool) -> Batch | None:
+        with self.store.transaction() as cursor:
+            return self.queue.next_batch(cursor, tables, number, last, is_retry=is_retry)
+
+    def _send(self, batch: Batch) -> None:
+        operations, layout = self._operations(batch)
+        answered = 0
+        try:
+            for outcomes in self.backend.push(operations):
+                answered += self._settle(batch, layout, outcomes)
+        except TransientError as error:
+            if not error.was_sent and not answered:
+                with self.store.transaction() as cursor:
+                    self.queue.unmark(cursor, batch)
+            raise
+        if answered < len(batch.sent):
+            raise BackendError(
+                f"the back end gave {answered} outcomes for {len(batch.sent)} operations of {batch.table!r}",
+                hint="the others stay queued; push again",
+            )
+
+    def _send_atomic(self, tables: Collection[str] | None, number: int, last: int) -> None:
+        """All that is ready in one transaction of the back end, or nothing."""
+        send = getattr(self.backend, "push_atomic", None)
+        if send is None or not self.backend.promises.atomic_push:
+            raise SyncError("this back end cannot push all or nothing; nothing was sent", hint="push without atomic=True")
+        batches = []
+        while (batch := self._next(tables, number, last, False)) is not None:
+            batches.append(batch)
+        if not batches:
+            return
+        pairs = [(batch, *self._operations(batch)) for batch in batches]
+        answers = send([operations for _, operations, _ in pairs])
+        ids = {id_: pair for pair in pairs for id_ in pair[0].sent["operation_id"].to_pylist()}
+        refused = any(set(o.rows["status"].to_pylist()) - {"accepted"} for o in answers)
+        for outcomes in answers:
+            if len(outcomes):
+                batch, _, layout = ids[outcomes.rows["operation_id"][0].as_py()]
+                self._settle(batch, layout, outcomes)
+        if refused:
+            with self.store.transaction() as cursor:
+                for batch in batches:
+                    self.queue.unmark(cursor, batch)
+        self._tell()
+
+    def _operations(self, batch: Batch) -> tuple[Operations, Layout]:
+        with self.store.reading() as cursor:
+            layout = self.store.layout(cursor, batch.table)
+        wanted = operation_schema(layout.schema)
+        rows = batch.sent.select(wanted.names).cast(wanted)
+        return Operations(batch.table, layout.schema, rows), layout
+
+    def _settle(self, batch: Batch, layout: Layout, outcomes: Outcomes | pa.Table) -> int:
+        rows = outcomes if isinstance(outcomes, pa.Table) else outcomes.rows
+        if not len(rows):
+            return 0
+        with self.store.transaction() as cursor:
+            self.queue.settle(cursor, layout, rows)
+            self.store.touched(cursor, batch.table, "last_push")
+        self.outcomes += len(rows)
+        taken = rows.filter(pa.compute.equal(rows["status"], "accepted")).select(["operation_id"])
+        sent = batch.sent.join(taken, keys="operation_id", join_type="left semi").sort_by("ord") if len(taken) else batch.sent.slice(0, 0)
+        self.accepted.append((layout, sent))
+        log.debug("push %s: %d outcomes", batch.table, len(rows))
+        return len(rows)
+
+    def settle_conflicts(self, tables: Collection[str] | None, policy: object) -> int:
+        """Apply a policy other than "fail" to the conflicts that stand; return how many it settled."""
+        if policy == "fail":
+            return 0
+        view = ConflictView(self.store, self.queue, tables)
+        if callable(policy):
+            return settle_by(view, policy)
+        return view.keep_mine() if policy == "mine" else view.take_theirs()
+
+    def _result(self, tables: Collection[str] | None, stopped: SyncError | None, began: float, last: int) -> PushResult:
+        with self.store.transaction() as cursor:
+            found = [self.queue.counts(cursor, layout) for layout in self.store.layouts(cursor, tables)]
+            accepted = Sent(self.accepted)
+            counts = {name: sum(c[name] for c in found) for name in ("conflicts", "rejected")}
+            left = sum(c["pending"] for c in found)
+            if self.outcomes:
+                self.store.record(cursor, "push", None, len(accepted), f"{counts['conflicts']} conflicts, {counts['rejected']} rejected")
+        seconds = time.monotonic() - began
+        views: dict[str, Any] = {
+            "_conflicts": ConflictView(self.store, self.queue, tables),
+            "_pending": PendingView(self.store, self.queue, tables),
+        }
+        result = PushResult(accepted, stopped, seconds, left, _counts=counts, **views)
+        if self.outcomes:
+            log.info("%r in %.2f s", result, seconds)
+        return result

@@ -1,0 +1,206 @@
+"""What the tables of one context share: the store, the queue, the back end, and the frames that were handed out."""
+
+from __future__ import annotations
+
+import re
+import uuid
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from .backends import Backend
+from .backends import open as open_backend
+from .backends.base import Promises
+from .conflict import check_policy
+from .errors import KeyColumnError, SyncError
+from .frame import Snapshots
+from .pull import Pull, PullResult
+from .push import Push, PushResult
+from .queue import Queue
+from .store import Store
+
+_SECRET = re.compile(r"(?<=[?&])([^=&]*(?:token|key|password|secret|sig)[^=&]*)=[^&]*", re.IGNORECASE)
+
+
+class Session:
+    """One store and one back end; opened lazily, so that nothing is asked before the first pull or push."""
+
+    def __init__(
+        self, url: str | Backend | None, store: Store, on_conflict: object, options: Mapping[str, Any]
+    ) -> None:
+        self.store = store
+        self.queue = Queue(store)
+        self.snapshots = Snapshots()
+        self.on_conflict = on_conflict
+        self.backend = open_backend(url, **options) if isinstance(url, str) else url
+        self.url = redacted(url) if isinstance(url, str) else (type(url).__name__ if url is not None else "no back end")
+        self._oldest: dict[str, int] = {}
+        self._made: list[weakref.ref[object]] = []
+
+    # -- what was handed out
+
+    def handed_out(self, table: str, revision: int) -> None:
+        self._oldest.setdefault(table, revision)
+
+    def oldest(self, table: str) -> int | None:
+        """The store's revision when this process handed out its oldest frame of a table; None if it did not."""
+        return self._oldest.get(table)
+
+    def new_key(self) -> str:
+        return str(uuid.uuid4())
+
+    def made_without_writing(self, frame: object) -> None:
+        """Remember an object that could not take the keys that were made for it."""
+        try:
+            self._made.append(weakref.ref(frame))
+        except TypeError:  # it cannot be remembered; staged again it inserts again, as its documentation says
+            return
+
+    def refuse_second_making(self, frame: object) -> None:
+        if any(reference() is frame for reference in self._made):
+            raise KeyColumnError(
+                "the new rows of this frame were staged already; their keys could not be written into it",
+                hint="take them from Changes.inserts, or stage a pandas frame",
+            )
+
+    # -- the back end
+
+    def asked(self) -> Backend:
+        """The back end.
+
+        Raises
+        ------
+        SyncError
+            If this context was made without one.
+        """
+        if self.backend is None:
+            raise SyncError("this context has no back end", hint='connect("https://...", store=...)')
+        return self.backend
+
+    def policy(self, given: object) -> object:
+        """What holds for a call: what it says, else the context's."""
+        return check_policy(given) if given is not None else self.on_conflict
+
+    def promises(self, tracked: bool | None) -> str:
+        """What the back end promises of a table, in words."""
+        if tracked is None:
+            return ""
+        told: Promises = getattr(self.backend, "promises", Promises())
+        words = ["reads only what changed" if tracked else "read in full each time"]
+        words += ["sees deletes"] * told.sees_deletes + ["sees late commits"] * told.sees_late_commits
+        words += ["exact types"] * told.exact_types + ["atomic push"] * told.atomic_push
+        return ", ".join(words)
+
+    # -- the procedures
+
+    def push(
+        self,
+        tables: Collection[str] | None,
+        *,
+        until: int | None = None,
+        on_conflict: object = None,
+        atomic: bool = False,
+        retry_rejected: bool = False,
+        progress: object = None,
+    ) -> PushResult:
+        policy = self.policy(on_conflict)
+        with self.store.reading() as cursor:
+            waiting = self.queue.pending(cursor, tables)
+        backend = self.asked() if waiting else self.backend
+        return Push(self.store, self.queue, backend, self.url).run(  # type: ignore[arg-type]
+            tables, until=until, policy=policy, atomic=atomic, retry_rejected=retry_rejected, progress=progress
+        )
+
+    def pull(
+        self,
+        table: str,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        query_id: str | bool | None = None,
+        *,
+        full: bool = False,
+        push_first: bool = True,
+        page_rows: int | None = None,
+        progress: object = None,
+        on_conflict: object = None,
+    ) -> PullResult:
+        """Push what is pending, pull, and settle by the policy what came into conflict."""
+        policy = self.policy(on_conflict)
+        if page_rows is not None and page_rows < 1:
+            raise SyncError(f"page_rows={page_rows}: a page has at least one row")
+        backend = self.asked()
+        pushed = self._push_before(table, policy, progress) if push_first else None
+        self._belong(backend)
+        pull = Pull(self.store, self.queue, backend, table)
+        result = pull.run(where, columns, query_id, full=full, page_rows=page_rows, progress=progress)
+        result.pushed = pushed
+        if policy != "fail":
+            Push(self.store, self.queue, backend, self.url).settle_conflicts([table], policy)
+            with self.store.reading() as cursor:
+                result.conflicts = self.queue.counts(cursor, self.store.layout(cursor, table))["conflicts"]
+        return result
+
+    def _push_before(self, table: str, policy: object, progress: object) -> PushResult | None:
+        """The whole queue up to this table's last operation, so that parents in other tables go along."""
+        with self.store.reading() as cursor:
+            last = self.queue.last_place(cursor, [table])
+        if not last:
+            return None
+        result = self.push(None, until=last, on_conflict=policy, progress=progress)
+        if result.stopped_by is not None:
+            raise result.stopped_by
+        return result
+
+    def _belong(self, backend: Backend) -> None:
+        ask = getattr(backend, "identity", None)
+        with self.store.reading() as cursor:
+            pending = self.queue.pending(cursor)
+        self.store.belong(ask() if ask else self.url, self.url, pending)
+
+    def pull_all(self, tables: Collection[str], **options: Any) -> PullResult:
+        """Every table with its stored queries; a table never pulled is named."""
+        total = PullResult()
+        for table in tables:
+            with self.store.reading() as cursor:
+                queries = self.store.queries(cursor, table)
+            if not queries:
+                total.skipped.append(table)
+                continue
+            parts = PullResult()
+            for query in queries:
+                part = self.pull(table, query.where, self.kept(table), query.query_id, **options)
+                parts.pushed = parts.pushed or part.pushed
+                parts.add(part)
+            total.tables[table] = parts
+            total.pushed = total.pushed or parts.pushed
+            total.add(parts)
+        return total
+
+    def kept(self, table: str) -> tuple[str, ...] | None:
+        state = self.store.state(table)
+        return state.kept if state is not None else None
+
+    def resync(self, table: str, progress: object) -> PullResult:
+        result = self.pull_all([table], full=True, push_first=False, progress=progress)
+        with self.store.transaction() as cursor:
+            result.deleted += self.store.drop_strays(cursor, self.store.layout(cursor, table))
+        return result
+
+    def close(self) -> None:
+        close = getattr(self.backend, "close", None)
+        if close is not None:
+            close()
+
+
+def redacted(url: str) -> str:
+    """A URL without what is secret in it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, _SECRET.sub(r"\1=...", "?" + parts.query)[1:], ""))
+
+
+def expanded(path: object) -> str:
+    """A path with ~ as people write it."""
+    return str(path) if str(path) == ":memory:" else str(Path(str(path)).expanduser())
