@@ -25,6 +25,8 @@ from .schema import NAMES_SHOWN, Schema, shown
 ROWS_SHOWN = 5
 CELLS_SHOWN = 3
 CELL_CHARACTERS_MAX = 40
+KEY_CHANGES_MAX = 10_000  # of more inserts, the display does not look for pairs
+RUNS_MAX = 1_000
 DELETES_MAX = 100
 DELETES_ALWAYS = 10  # so that small tables can be worked on
 DELETES_SHARE = 5  # a fifth of the snapshot
@@ -127,8 +129,10 @@ class Changes:
         the new one refused.  Inserts and updates keep the frame's order.
         """
         written = _stacked([_insert_operations(self), _update_operations(self)])
-        order = np.argsort(np.concatenate([self.inserted_at, self.updated_at]), kind="stable")
-        operations = _stacked([_delete_operations(self), _rows_at(written, order)])
+        places = np.concatenate([self.inserted_at, self.updated_at])
+        if (np.diff(places) < 0).any():
+            written = _rows_at(written, np.argsort(places, kind="stable"))
+        operations = _stacked([_delete_operations(self), written])
         return operations.add_column(0, "ord", pa.array(np.arange(len(operations))))
 
     def __repr__(self) -> str:
@@ -227,6 +231,8 @@ class _Aligned:
     at_new: Positions | None
     inserted: Positions
     deleted: Positions
+    runs_base: list[tuple[int, int]] | None
+    runs_new: list[tuple[int, int]] | None
 
     def rows(self, at: Positions) -> tuple[Positions, Positions]:
         """The row numbers in the base and in the new table of the matched rows `at`."""
@@ -236,7 +242,7 @@ class _Aligned:
 def _aligned(base: pa.Table, new: pa.Table) -> _Aligned:
     none = np.array([], np.int64)
     if all(base[name].equals(new[name]) for name in base.column_names):
-        return _Aligned(None, None, none, none)
+        return _Aligned(None, None, none, none, None, None)
     at_new, at_base = matched(base, new)
     at = np.full(len(new), -1)
     at[at_new] = at_base
@@ -244,7 +250,7 @@ def _aligned(base: pa.Table, new: pa.Table) -> _Aligned:
     times = np.bincount(at_base, minlength=len(base))
     _refuse_repeated_pairs(base, new, times, inserted)
     there = np.flatnonzero(at >= 0)
-    return _Aligned(at[there], there, inserted, np.flatnonzero(times == 0))
+    return _Aligned(at[there], there, inserted, np.flatnonzero(times == 0), _runs(at[there]), _runs(there))
 
 
 def _refuse_repeated_pairs(base: pa.Table, new: pa.Table, times: np.ndarray, inserted: Positions) -> None:
@@ -287,7 +293,8 @@ def _refuse_empty_keys(keys: pa.Table) -> None:
 
 def _differs(name: str, base: pa.Table, edited: pa.Table, aligned: _Aligned, schema: Schema) -> np.ndarray | None:
     """Which of the matched rows differ in this column; None if no row does."""
-    old, now = _chosen(base[name], aligned.at_base), _chosen(edited[name], aligned.at_new)
+    old = _chosen(base[name], aligned.at_base, aligned.runs_base)
+    now = _chosen(edited[name], aligned.at_new, aligned.runs_new)
     if old.equals(now):
         return None
     differs = distinct(_comparable(old, schema[name].kind), now)
@@ -296,14 +303,28 @@ def _differs(name: str, base: pa.Table, edited: pa.Table, aligned: _Aligned, sch
     return differs
 
 
-def _chosen(values: pa.ChunkedArray, at: Positions | None) -> pa.Array:
-    """The values at those rows; a `take` is dear for text, so none where they are all rows as they stand."""
-    if at is None or (len(at) == len(values) and bool((at == np.arange(len(at))).all())):
-        return one_chunk(values)
-    return one_chunk(values).take(pa.array(at))
+def _chosen(values: pa.ChunkedArray, at: Positions | None, runs: list[tuple[int, int]] | None) -> pa.ChunkedArray:
+    """The values at those rows; a `take` is dear for text, so slices where they stand together."""
+    if at is None:
+        return values
+    plain = one_chunk(values)
+    parts = [plain.take(pa.array(at))] if runs is None else [plain.slice(start, end - start) for start, end in runs]
+    return pa.chunked_array(parts, values.type)
 
 
-def _comparable(values: pa.Array, kind: str) -> pa.Array:
+def _runs(at: Positions | None) -> list[tuple[int, int]] | None:
+    """(start, end) of rows that stand together, if these are few: inserts and deletes leave most rows so."""
+    if at is None or not len(at):
+        return []
+    ends = np.flatnonzero(np.diff(at) != 1) + 1
+    if len(ends) >= RUNS_MAX:
+        return None
+    starts = at[np.concatenate([[0], ends])]
+    lengths = np.diff(np.concatenate([[0], ends, [len(at)]]))
+    return list(zip(starts.tolist(), (starts + lengths).tolist(), strict=True))
+
+
+def _comparable(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
     """A base that came from elsewhere, in the form that an edited value has."""
     return pc.utf8_lower(values) if kind == "UUID" else nan_is_null(values)
 
@@ -313,7 +334,7 @@ def _key_rows(edited: pa.Table, aligned: _Aligned, schema: Schema, at: Positions
 
 
 def _refuse_rounded(
-    name: str, old: pa.Array, now: pa.Array, differs: np.ndarray, keys: Callable[[Positions], list[Any]]
+    name: str, old: pa.ChunkedArray, now: pa.ChunkedArray, differs: np.ndarray, keys: Callable[[Positions], list[Any]]
 ) -> None:
     """Refuse an integer that became exactly what a float makes of it: pandas rounded it, nobody edited it.
 
@@ -453,7 +474,8 @@ def _bits(names: Sequence[str], touched: dict[str, np.ndarray], count: int) -> p
 
 
 def _stacked(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables).combine_chunks()
+    full = [table for table in tables if len(table)] or tables[:1]
+    return full[0] if len(full) == 1 else pa.concat_tables(full).combine_chunks()
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
@@ -468,7 +490,7 @@ def _described(changes: Changes) -> list[tuple[str, str]]:
     """(what, text) of the lines below the first: deletes before all else, for they are what can hurt."""
     lines = [
         ("deletes", _listed(_deleted_keys(changes, ROWS_SHOWN), len(changes.deleted))),
-        ("key changed", _listed_pairs(changes.key_changed)),
+        ("key changed", _listed_pairs(changes.key_changed if len(changes.inserted) <= KEY_CHANGES_MAX else [])),
         ("inserts", _listed(_inserted_keys(changes, ROWS_SHOWN), len(changes.inserted))),
         *(("updates", text) for text in _updates_described(changes)),
         ("left alone", _listed(changes.left[:ROWS_SHOWN], len(changes.left))),

@@ -310,7 +310,7 @@ class Queue:
                        h.staged_at as h_staged_at, h.attempted as h_attempted, h.has_remote, h.remote_version,
                        f.id as f_id, f.sequence as f_sequence, f.given as f_given, coalesce(f.deleted, false) as f_deleted,
                        f.staged_at as f_staged_at, r.rev is not null as base_there, r.version as r_version,
-                       t.version as t_version, p.forced or split_part(p.operation, ' ', 1) = h.id as is_ours
+                       t.version as t_version, p.forced or coalesce(split_part(p.operation, ' ', 1) = h.id, false) as is_ours
                        {layout.also("p.{v} as {p}")}{layout.also("r.{v} as {b}")}{layout.also("f.{l} as {f}")}
                        {layout.also(_first_as_stored())}
                 from hit p

@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,7 @@ import pyarrow.compute as pc
 from ..errors import BackendError, CheckpointLost, QueryError, SchemaError
 from ..operation import Refusal
 from ..query import Condition, Query
-from ..schema import SYSTEM_COLUMNS, Column, Schema, quote
+from ..schema import RESERVED_PREFIX, Column, Schema, quote, shown
 from .base import DELETED, HELD, VERSION, Checkpoint, Operations, Outcomes, Page, Promises, page_schema
 from .decide import PLACE, STATE, THERE, conformed, outcomes, rejected, runs, verdicts, with_operation
 from .texts import parsed, written
@@ -81,10 +82,10 @@ class Table:
 
     def has_key_of(self, other: str) -> str:
         """The condition that a row of the table has the key that `other` names."""
-        terms = [f"t.{quote(name)} = {other}.{quote(f'k_{name}')}" for name in self.schema.key]
-        # The first term is for the index, whose collation is the column's; the second is for the truth.
-        terms += [f"t.{quote(n)} = {other}.{quote(f'k_{n}')} collate binary" for n in self.schema.key if n in self.collated]
-        return " and ".join(terms)
+        pairs = {name: f"t.{quote(name)} = {other}.{quote(f'k_{name}')}" for name in self.schema.key}
+        # The first terms are for the index, whose collation is the column's; these are for the truth.
+        exact = [f"{pair} collate binary" for name, pair in pairs.items() if name in self.collated]
+        return " and ".join([*pairs.values(), *exact])
 
     def logs_key_of(self, other: str) -> str:
         return " and ".join(f"log.{key} = {other}.{key}" for key in self.keys)
@@ -211,7 +212,7 @@ class SqlBackend(ABC):
     def tables(self) -> list[str]:
         """The names of the tables, syncframe's own left out."""
         with self.session() as session:
-            return [name for name in session.names() if not name.lower().startswith("_syncframe")]
+            return [name for name in session.names() if not name.lower().startswith(RESERVED_PREFIX)]
 
     def schema(self, table: str) -> Schema:
         """Return the table's columns and key.
@@ -234,8 +235,9 @@ class SqlBackend(ABC):
             rows = session.values(f"select incarnation from {SETTINGS} where name = ?", [DATABASE])
             return str(rows[0][0]) if rows else self.place_of_file()
 
+    @abstractmethod
     def close(self) -> None:
-        """Let go of the database; nothing is held between calls unless the database says so."""
+        """Let go of the database."""
 
     # Tracking
 
@@ -275,27 +277,22 @@ class SqlBackend(ABC):
         """
         moment = (now or datetime.datetime.now(datetime.UTC)) - datetime.timedelta(days=keep_days)
         with self.session(write=True) as session:
-            tracked = [str(name) for (name,) in session.values(f"select name from {SETTINGS} where name <> ?", [DATABASE])]
-            present = {name.lower() for name in session.names()}
-            return sum(
-                self._purge(session, self.describe(session, name), moment)
-                for name in tracked
-                if name.lower() in present
-            )
+            present = {*session.names()}
+            if SETTINGS not in present:
+                return 0
+            logged = session.values(f"select name from {SETTINGS} where name <> ?", [DATABASE])
+            tables = [self.describe(session, str(name)) for (name,) in logged if name in present]
+            return sum(self._purge(session, table, moment) for table in tables if table.tracked)
 
     def _purge(self, session: Session, table: Table, moment: datetime.datetime) -> int:
-        if not table.tracked:
-            return 0
         updated = Column("updated_at", "TIMESTAMPTZ")
         placeholder, value = session.bind(updated, pa.scalar(moment, updated.arrow), updated.type)
-        ((stamp, count),) = session.values(
-            f"""
-            select coalesce(max(stamp), 0), count(*) from {table.log}
-            where deleted and updated_at <= {placeholder} and stamp < (select max(stamp) from {table.log})
-            """,
-            [value],
-        )
-        session.execute(f"delete from {table.log} where deleted and updated_at <= {placeholder} and stamp <= ?", [value, stamp])
+        forgotten = f"""
+            from {table.log} where deleted and updated_at <= {placeholder}
+            and stamp < (select max(stamp) from {table.log})
+        """
+        ((stamp, count),) = session.values(f"select coalesce(max(stamp), 0), count(*) {forgotten}", [value])
+        session.execute(f"delete {forgotten}", [value])
         session.execute(
             f"update {SETTINGS} set purged = ? where name = ? and purged < ?", [stamp, table.name, stamp]
         )
@@ -583,6 +580,24 @@ class SqlBackend(ABC):
         return rejected(batch, refusal, now)
 
 
+def missing_table(name: str, path: object, session: Session) -> BackendError:
+    known = shown(n for n in session.names() if not n.lower().startswith(RESERVED_PREFIX))
+    return BackendError(f"table {name!r} is not in {path}, which has {known or 'no tables'}", status=404)
+
+
+def no_key(table: str, hint: str) -> SchemaError:
+    return SchemaError(f"table {table!r} has no primary key, by which its rows could be told apart", hint=hint)
+
+
+def given_types(table: str, given: Any, columns: Iterable[str]) -> dict[str, object]:
+    """The types that are given in the declared ones' stead; SchemaError if one is of no column."""
+    types = {f.name: f.type for f in given} if isinstance(given, pa.Schema) else dict(given)
+    unknown = sorted(types.keys() - {*columns})
+    if unknown:
+        raise SchemaError(f"table {table!r} has no column {shown(unknown)}", hint="see connect(schema=...)")
+    return types
+
+
 _MEND = "`syncframe track` makes it anew"
 
 
@@ -634,7 +649,7 @@ def _after(session: Session, table: Table, last: pa.Table | None) -> tuple[str, 
 
 def _last_place(table: Table, entries: pa.Table, incarnation: str) -> Place:
     last = entries.slice(len(entries) - 1)
-    key = tuple(written(last[c.name], c)[0] for c in table.schema.key_columns)
+    key = tuple(str(written(last[c.name], c)[0]) for c in table.schema.key_columns)
     return Place(incarnation, last[PLACE][0].as_py(), last[VERSION][0].as_py(), key)
 
 

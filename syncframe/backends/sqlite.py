@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from ..errors import AccessError, BackendError, QueryError, SchemaError, SyncError, TransientError
 from ..operation import Refusal
 from ..query import Condition, register_sqlite_functions, to_sqlite
-from ..schema import Column, Schema, quote, shown, type_name
+from ..schema import Column, Schema, quote, type_name
 from . import sqlite_log
-from .sql import BATCH, Refused, Session, SqlBackend, Table
+from .sql import BATCH, Refused, Session, SqlBackend, Table, given_types, missing_table, no_key
 from .texts import parsed, written
 
 LOCK_TIMEOUT_S = 5.0
@@ -186,8 +186,8 @@ class _Session(Session):
         return self._run(sql, parameters).fetchall()
 
     def names(self) -> list[str]:
-        rows = self.values("select name from sqlite_master where type = 'table' and name not like 'sqlite!_%' escape '!'")
-        return sorted(str(name) for (name,) in rows)
+        rows = self.values("select name from sqlite_master where type = 'table' order by name")
+        return [str(name) for (name,) in rows if not str(name).startswith("sqlite_")]
 
     def select(self, table: Table, sql: str, parameters: Sequence[object], columns: Sequence[Column]) -> pa.Table:
         held = list(zip(*self._fetched(sql, parameters), strict=True)) or [()] * len(columns)
@@ -195,7 +195,7 @@ class _Session(Session):
         for column, cells in zip(columns, held, strict=True):
             try:
                 arrays.append(_checked(table, column, cells))
-            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            except _MISFITS as error:
                 raise _misfit(table, column, columns, held) from error
         return pa.table(arrays, names=[column.name for column in columns])
 
@@ -314,7 +314,7 @@ class SqliteBackend(SqlBackend):
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
             return AccessError(f"the SQLite file {self.path} may not be written: {words}", status=403, detail=words)
         if "user-defined function" in words:
-            return QueryError("the condition cannot be computed for one of the rows: a division by zero, a bad time ...")
+            return QueryError("the condition cannot be computed for one of the rows: a division by zero, no time ...")
         return BackendError(f"the SQLite file {self.path}: {words}", detail=words)
 
     # Tables
@@ -322,8 +322,7 @@ class SqliteBackend(SqlBackend):
     def describe(self, session: Session, name: str) -> Table:
         rows = session.values(_DESCRIBE, [*sqlite_log.EVENTS, name])
         if not rows or name.lower().startswith(("sqlite_", "_syncframe")):
-            known = shown(n for n in session.names() if not n.lower().startswith("_syncframe"))
-            raise BackendError(f"table {name!r} is not in {self.path}, which has {known or 'no tables'}", status=404)
+            raise missing_table(name, self.path, session)
         actual, triggers, has_log = str(rows[0][0]), rows[0][1], rows[0][2]
         declared = {str(row[3]): str(row[4]) for row in rows}
         schema = self._schema(actual, rows)
@@ -339,18 +338,15 @@ class SqliteBackend(SqlBackend):
         )
 
     def _schema(self, table: str, rows: list[tuple[Any, ...]]) -> Schema:
-        given = {str(n): t for n, t in _given(self.schemas.get(table, {}))}
-        unknown = given.keys() - {row[3] for row in rows}
-        if unknown:
-            raise SchemaError(f"table {table!r} has no column {shown(sorted(unknown))}", hint="check connect(schema=...)")
+        given = given_types(table, self.schemas.get(table, {}), [row[3] for row in rows])
         key = tuple(row[3] for row in sorted(rows, key=lambda row: row[6]) if row[6])
         if not key:
-            raise SchemaError(
-                f"table {table!r} has no primary key, by which its rows could be told apart",
-                hint="make a table with a primary key and copy the rows; SQLite cannot add one",
-            )
+            raise no_key(table, "make a table with a primary key and copy the rows; SQLite cannot add one")
         try:
-            columns = [column_of(n, t, given.get(n), nullable=not (notnull or pk)) for _, _, _, n, t, notnull, pk, _ in rows]
+            columns = [
+                column_of(name, declared, given.get(name), nullable=not (not_null or pk))
+                for _, _, _, name, declared, not_null, pk, _ in rows
+            ]
         except SchemaError as error:
             raise SchemaError(
                 f"table {table!r}: {error.message}",
@@ -377,6 +373,9 @@ class SqliteBackend(SqlBackend):
 
     def untrack_statements(self, session: Session, table: Table) -> list[str]:
         return sqlite_log.untrack_statements(session, table)
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
 
     def record(self, session: Session, table: Table) -> None:
         """Triggers have written the entries; they leave the ids of operations alone."""
@@ -410,10 +409,6 @@ _DESCRIBE = """
 """
 
 
-def _given(types: Any) -> list[tuple[str, object]]:
-    return [(f.name, f.type) for f in types] if isinstance(types, pa.Schema) else list(dict(types).items())
-
-
 def _loaded(table: Table, rows: pa.Table) -> dict[str, list[Any]]:
     """The columns of a temporary table, in SQLite's form."""
     held = {}
@@ -434,38 +429,47 @@ def _declared(table: Table, name: str) -> str:
 
 
 def _checked(table: Table, column: Column, cells: Sequence[Any]) -> pa.Array:
-    as_text = column.name in table.texts
-    array = decode(cells, column, as_text=as_text)
-    if column.name in table.schema.key:
-        # To SQLite a key that is written in two ways is two keys.
-        if array.null_count or (column.family in _KEYS_AS_TEXT and encode(array, column, as_text=as_text) != list(cells)):
-            raise ValueError("not a key")
+    array = decode(cells, column, as_text=column.name in table.texts)
+    if column.name in table.schema.key and (array.null_count or not _is_normal(table, column, cells, array)):
+        raise ValueError("not a key")
     return array
 
 
-_KEYS_AS_TEXT = ("text", "decimal", "date", "time", "timestamp", "instant")
+def _is_normal(table: Table, column: Column, cells: Sequence[Any], array: pa.Array) -> bool:
+    """Whether a key is written as syncframe would: to SQLite a key that is written in two ways is two keys."""
+    if column.family not in ("text", "decimal", "date", "time", "timestamp", "instant"):
+        return True
+    return encode(array, column, as_text=column.name in table.texts) == list(cells)
 
 
 def _misfit(table: Table, column: Column, columns: Sequence[Column], held: Sequence[Sequence[Any]]) -> BackendError:
     """Name the row and the value that does not fit its column's type."""
     cells = held[[c.name for c in columns].index(column.name)]
-    index = next(i for i, cell in enumerate(cells) if not _fits(table, column, cell))
-    key = {c.name: held[i][index] for i, c in enumerate(columns) if c.name in table.schema.key}
-    words = f"table {table.name!r}, row {key}: column {column.name!r} holds {cells[index]!r}, which is no {column.type}"
-    if column.name in table.schema.key and cells[index] is not None and _fits(table, column, cells[index], is_key=False):
-        normal = encode(decode([cells[index]], column), column)[0]
-        words = f"table {table.name!r}: the key {column.name!r} of a row is written {cells[index]!r}, and not {normal!r}"
+    index = next(index for index, cell in enumerate(cells) if not _fits(table, column, cell))
+    key = {c.name: held[place][index] for place, c in enumerate(columns) if c.name in table.schema.key}
     return BackendError(
-        words, hint=f'mend the row, or give another type: connect(..., schema={{"{table.name}": {{"{column.name}": ...}}}})'
+        f"table {table.name!r}, row {key}: column {column.name!r} holds {cells[index]!r}, {_complaint(column, cells[index])}",
+        hint=f'mend the row, or give another type: connect(..., schema={{"{table.name}": {{"{column.name}": ...}}}})',
     )
 
 
-def _fits(table: Table, column: Column, cell: Any, *, is_key: bool = True) -> bool:
+def _fits(table: Table, column: Column, cell: Any) -> bool:
     try:
-        _checked(table, column, [cell]) if is_key else decode([cell], column)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        _checked(table, column, [cell])
+    except _MISFITS:
         return False
     return True
+
+
+def _complaint(column: Column, cell: Any) -> str:
+    try:
+        normal = encode(decode([cell], column), column)[0]
+    except _MISFITS:
+        return f"which is no {column.type}"
+    return "and a key is never NULL" if normal is None else f"and as a key it has to be written {normal!r}"
+
+
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 # What a driver says
@@ -485,6 +489,7 @@ _CONSTRAINTS = {
     sqlite3.SQLITE_CONSTRAINT_TRIGGER: "trigger",
     sqlite3.SQLITE_MISMATCH: "type",
 }
+_FAULTS = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_ERROR)
 _TYPE_WORDS = re.compile(r"cannot store .* in .* column (.+)$")
 _COLUMN_WORDS = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: [^,]*\.([^,]+)$")
 
@@ -494,7 +499,7 @@ def _refusal(error: sqlite3.Error) -> Refusal | None:
     words, code = str(error), int(getattr(error, "sqlite_errorcode", 0))
     if match := _TYPE_WORDS.search(words):
         return Refusal("type", match[1].rpartition(".")[2], words)
-    if _code(error) in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_ERROR):
+    if _code(error) in _FAULTS:
         column = _COLUMN_WORDS.search(words)
         return Refusal(_CONSTRAINTS.get(code, "refused"), column[1] if column else None, words)
     return None

@@ -33,7 +33,11 @@ def track_statements(session: Session, table: Table) -> list[str]:
     # A log whose triggers were gone for a while has missed writes, and cannot be mended.
     fresh = [*_drop_log(table), _forget(table), _settings_row(table.name), _create_log(table), _fill_log(table)]
     return [
-        f"create table if not exists {SETTINGS} (name text primary key, incarnation text not null, purged integer not null)",
+        f"""
+        create table if not exists {SETTINGS} (
+            name text primary key, incarnation text not null, purged integer not null
+        )
+        """,
         _settings_row(DATABASE),
         *_drop_triggers(table),
         *([] if table.tracked else fresh),
@@ -155,8 +159,8 @@ def _image(alias: str, table: Table) -> str:
     pairs = []
     for name in table.schema.names:
         cell = f"{alias}.{quote(name)}"
-        value = f"case typeof({cell}) when 'blob' then hex({cell}) when 'real' then printf('%!.17g', {cell}) else {cell} end"
-        pairs.append((_text(name), value))
+        cases = f"when 'blob' then hex({cell}) when 'real' then printf('%!.17g', {cell}) else {cell}"
+        pairs.append((_text(name), f"case typeof({cell}) {cases} end"))
     (name, value), *others = pairs
     more = f" union all values {', '.join(f'({n}, {v})' for n, v in others)}" if others else ""
     return f"(select json_group_object(name, value) from (select {name} as name, {value} as value{more}))"

@@ -43,7 +43,8 @@ def open(url: str, *, schema: Mapping[str, Any] | None = None) -> Backend:
             f"{url!r} names no file",
             hint=f"{scheme}:///relative/path or, with four slashes, {scheme}:////absolute/path",
         )
-    return _FILES[scheme](Path(path).absolute(), dict(schema or {}))
+    backend: Backend = _FILES[scheme](Path(path).absolute(), dict(schema or {}))
+    return backend
 
 
 def _known() -> str:
