@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from .backends.base import Backend, Checkpoint, Page
 from .errors import CheckpointLost, DeleteGuardError, QueryError, StoreError
 from .file import Cursor
+from .frame import matched
 from .layout import Layout
 from .progress import told
 from .push import PushResult
@@ -233,7 +235,8 @@ class Pull:
         if not len(keys) or ask is None:
             return None
         found = ask(self.table, keys)
-        absent = keys.join(found.select(keys.column_names), keys=keys.column_names, join_type="left anti")
+        there, _ = matched(found.select(keys.column_names), keys)
+        absent = keys.take(pa.array(np.setdiff1d(np.arange(len(keys)), there)))
         gone = absent.append_column("_syncframe_deleted", pa.array([True] * len(absent), pa.bool_()))
         return pa.concat_tables([found, gone], promote_options="permissive")
 

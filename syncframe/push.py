@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .backends.base import Backend, Operations, Outcomes, operation_schema
 from .errors import BackendError, SyncError, TransientError
@@ -266,8 +267,8 @@ class Push:
             self.queue.settle(cursor, layout, rows)
             self.store.touched(cursor, batch.table, "last_push")
         self.outcomes += len(rows)
-        taken = rows.filter(pa.compute.equal(rows["status"], "accepted")).select(["operation_id"])
-        sent = batch.sent.join(taken, keys="operation_id", join_type="left semi").sort_by("ord") if len(taken) else batch.sent.slice(0, 0)
+        accepted = rows.filter(pc.equal(rows["status"], "accepted"))["operation_id"].cast(pa.large_string())
+        sent = batch.sent.filter(pc.is_in(batch.sent["operation_id"], value_set=accepted.combine_chunks()))
         self.accepted.append((layout, sent))
         log.debug("push %s: %d outcomes", batch.table, len(rows))
         return len(rows)

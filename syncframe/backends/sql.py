@@ -345,7 +345,7 @@ class SqlBackend(ABC):
             entries = self._page(table, query, place.stamp, top.stamp)
             is_last = len(entries) < query.page_rows
             place = top if is_last else _last_place(table, entries, place.incarnation)
-            yield _page(table, query, entries, place)
+            yield _page(table, query, entries.filter(entries[THERE]), place)
 
     def _read_changes(
         self, table: Table, query: Query, others: Sequence[Query], place: Place, *, is_first: bool
@@ -365,17 +365,20 @@ class SqlBackend(ABC):
         """Log entries in the order of their stamps, with their rows; without `others`, of matching rows only."""
         schema = table.schema.select(query.columns or table.schema.names)
         matches, parameters = self._any(table, [query])
-        if others is None:
-            states, wanted = "true, false", f"{table.there} and {matches}"
+        entries, between = f"{table.log} as log", "log.stamp > ? and log.stamp <= ?"
+        if others is None and query.where is not None:
+            states, wanted = "true, false", f"{between} and {table.there} and {matches}"
             parameters = [after, until, *parameters]
         else:
-            held, held_parameters = self._any(table, others)
+            held, held_parameters = self._any(table, others or ())
             states, wanted = f"{matches}, {held}", "true"
             parameters = [*parameters, *held_parameters, after, until]
+            # Which entries a page has is known before the join, which would else be one of whole tables.
+            entries = f"(select * from {entries} where {between} order by log.stamp limit {int(query.page_rows)}) as log"
         sql = f"""
             select {_state(table)}, {states}, {_columns(schema, "log", "t")}
-            from {table.log} as log left join {quote(table.name)} as t on {table.has_key_of("log")}
-            where log.stamp > ? and log.stamp <= ? and {wanted}
+            from {entries} left join {quote(table.name)} as t on {table.has_key_of("log")}
+            where {wanted}
             order by log.stamp
             limit {int(query.page_rows)}
         """
@@ -387,17 +390,22 @@ class SqlBackend(ABC):
         """An untracked table, in the order of its key."""
         schema = table.schema.select(query.columns or table.schema.names)
         matches, parameters = self._any(table, [query])
+        order = ", ".join(f"t.{quote(name)}" for name in schema.key)
         last: pa.Table | None = None
         is_last = False
         while not is_last:
             with self.session() as session:
                 after, after_parameters = _after(session, table, last)
+                # Hashes are made of a page's rows only.
                 sql = f"""
                     select {_state(table, self.hashed(table))}, {_columns(schema, "t", "t")}
-                    from {quote(table.name)} as t
-                    where {matches} and {after}
-                    order by {", ".join(f"t.{quote(name)}" for name in schema.key)}
-                    limit {int(query.page_rows)}
+                    from (
+                        select * from {quote(table.name)} as t
+                        where {matches} and {after}
+                        order by {order}
+                        limit {int(query.page_rows)}
+                    ) as t
+                    order by {order}
                 """
                 rows = session.select(table, sql, [*parameters, *after_parameters], [*STATE, *_ordered(schema)])
             is_last = len(rows) < query.page_rows
