@@ -15,30 +15,34 @@ np.int64(1)
 
 from __future__ import annotations
 
-from .backends import Backend, Checkpoint, Operations, Outcomes, Page, Promises
-from .context import SyncContext, connect
-from .diff import Changes
-from .errors import (
-    AccessError,
-    BackendError,
-    CheckpointLost,
-    DeleteGuardError,
-    KeyColumnError,
-    PendingError,
-    QueryError,
-    SchemaError,
-    StaleFrameError,
-    StoreError,
-    SyncError,
-    TransientError,
-)
-from .operation import Operation
-from .pull import PullResult
-from .push import PushResult
-from .query import Query
-from .schema import Schema
-from .table import SyncTable
-from .views import Conflict, ConflictView, PendingView
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backends import Backend, Checkpoint, Operations, Outcomes, Page, Promises
+    from .context import SyncContext, connect
+    from .diff import Changes
+    from .errors import (
+        AccessError,
+        BackendError,
+        CheckpointLost,
+        DeleteGuardError,
+        KeyColumnError,
+        PendingError,
+        QueryError,
+        SchemaError,
+        StaleFrameError,
+        StoreError,
+        SyncError,
+        TransientError,
+    )
+    from .operation import Operation
+    from .pull import PullResult
+    from .push import PushResult
+    from .query import Query
+    from .schema import Schema
+    from .table import SyncTable
+    from .views import Conflict, ConflictView, PendingView
 
 __version__ = "0.1.0"
 
@@ -75,3 +79,34 @@ __all__ = [
     "__version__",
     "connect",
 ]
+
+# The command line answers --help at once: pandas, pyarrow and duckdb come with the first name that needs them.
+_HOMES = {
+    "backends": ("Backend", "Checkpoint", "Operations", "Outcomes", "Page", "Promises"),
+    "context": ("SyncContext", "connect"),
+    "diff": ("Changes",),
+    "errors": (
+        "AccessError", "BackendError", "CheckpointLost", "DeleteGuardError", "KeyColumnError", "PendingError",
+        "QueryError", "SchemaError", "StaleFrameError", "StoreError", "SyncError", "TransientError",
+    ),
+    "operation": ("Operation",),
+    "pull": ("PullResult",),
+    "push": ("PushResult",),
+    "query": ("Query",),
+    "schema": ("Schema",),
+    "table": ("SyncTable",),
+    "views": ("Conflict", "ConflictView", "PendingView"),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

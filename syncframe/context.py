@@ -122,7 +122,10 @@ class SyncContext:
 
     def remote(self, name: str) -> Any:
         """The same table asked over the network, nothing kept."""
-        raise SyncError("remote tables are not there yet: they come with a later version", hint=f"ctx[{name!r}].pull() keeps the rows here")
+        raise SyncError(
+            "remote tables are not there yet: they come with a later version",
+            hint=f"ctx[{name!r}].pull() keeps the rows here",
+        )
 
     # -- the queue
 
@@ -168,7 +171,11 @@ class SyncContext:
             If this store's operations belong to another back end.
         """
         return self._session.push(
-            self._known(tables), on_conflict=on_conflict, atomic=atomic, retry_rejected=retry_rejected, progress=progress
+            self._known(tables),
+            on_conflict=on_conflict,
+            atomic=atomic,
+            retry_rejected=retry_rejected,
+            progress=progress,
         )
 
     def pull(self, tables: str | Iterable[str] | None = None, **options: Any) -> PullResult:
@@ -189,12 +196,16 @@ class SyncContext:
 
     def plan(self, tables: str | Iterable[str] | None = None, *, check: bool = False) -> Any:
         """What a push would send."""
-        raise SyncError("plans are not there yet: they come with a later version", hint="ctx.pending shows what is queued")
+        raise SyncError(
+            "plans are not there yet: they come with a later version", hint="ctx.pending shows what is queued"
+        )
 
     def discard(self, tables: str | Iterable[str] | None = None) -> int:
         """Give up pending operations: rows go back to the last known remote ones; return on how many rows."""
         with self._store.transaction() as cursor:
-            return sum(self._queue.discard(cursor, layout) for layout in self._store.layouts(cursor, self._known(tables)))
+            return sum(
+                self._queue.discard(cursor, layout) for layout in self._store.layouts(cursor, self._known(tables))
+            )
 
     def undo(self) -> Changes:
         """Take back the last call that changed the queue, one further back at each call, up to 20.
@@ -244,21 +255,36 @@ class SyncContext:
                 _check_reads(cursor.connection, query)
                 return _frame(cursor.arrow(query))
             except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
-                raise QueryError(str(error), hint=f"the tables here are {', '.join(self._store.tables()) or 'none yet'}") from error
+                raise QueryError(
+                    str(error), hint=f"the tables here are {', '.join(self._store.tables()) or 'none yet'}"
+                ) from error
 
     def status(self) -> pd.DataFrame:
         """One row for each table: rows, pending, conflicts, rejected, last pull, last push, bytes, promises."""
         found = []
         with self._store.reading() as cursor:
-            times = {row["name"]: row for row in cursor.arrow(f"select name, tracked, last_pull, last_push from {META}.tables").to_pylist()}
+            times = {
+                row["name"]: row
+                for row in cursor.arrow(f"select name, tracked, last_pull, last_push from {META}.tables").to_pylist()
+            }
             for layout in self._store.layouts(cursor):
                 counts = self._queue.counts(cursor, layout)
                 size = sum(_bytes(cursor, part) for part in layout.parts())
                 told = times[layout.table]
                 promises = self._session.promises(told["tracked"])
-                found.append([layout.table, self._store.count(cursor, layout), *counts.values(), told["last_pull"], told["last_push"], size, promises])
+                found.append(
+                    [
+                        layout.table,
+                        self._store.count(cursor, layout),
+                        *counts.values(),
+                        told["last_pull"],
+                        told["last_push"],
+                        size,
+                        promises,
+                    ]
+                )
         frame = pd.DataFrame(found, columns=["table", *STATUS_COLUMNS])
-        stamps = {name: "datetime64[us, UTC]" for name in ("last_pull", "last_push")}
+        stamps = dict.fromkeys(("last_pull", "last_push"), "datetime64[us, UTC]")
         return frame.astype({"table": "str", "promises": "str", **stamps}).set_index("table")
 
     # -- its life
@@ -270,7 +296,9 @@ class SyncContext:
     def __enter__(self) -> SyncContext:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _known(self, tables: str | Iterable[str] | None) -> list[str] | None:
@@ -279,7 +307,10 @@ class SyncContext:
         names = list(as_names(tables))
         unknown = [name for name in names if name not in self.tables]
         if unknown:
-            raise SyncError(f"tables {', '.join(map(repr, unknown))} are not in this store", hint=f"it has {', '.join(self.tables) or 'none yet'}")
+            raise SyncError(
+                f"tables {', '.join(map(repr, unknown))} are not in this store",
+                hint=f"it has {', '.join(self.tables) or 'none yet'}",
+            )
         return names
 
     def __repr__(self) -> str:
@@ -287,7 +318,9 @@ class SyncContext:
         status = self.status()
         for table in status.index:
             row = status.loc[table]
-            lines.append(f"  {table}: {row['rows']} rows, {row['pending']} pending, {row['conflicts']} conflicts, {row['rejected']} rejected")
+            lines.append(
+                f"  {table}: {row['rows']} rows, {row['pending']} pending, {row['conflicts']} conflicts, {row['rejected']} rejected"
+            )
         return "\n".join(lines if len(status) else [*lines, "  no tables yet"])
 
 
@@ -295,11 +328,15 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     statements = connection.extract_statements(query)
     readers = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
     if len(statements) != 1 or statements[0].type not in readers:
-        raise QueryError("sql() takes one query that reads", hint="edit with table.stage(frame), table.update(...) and the like")
+        raise QueryError(
+            "sql() takes one query that reads", hint="edit with table.stage(frame), table.update(...) and the like"
+        )
 
 
 def _bytes(cursor: Any, part: str) -> int:
-    blocks: int = cursor.one(f"select count(distinct block_id) from pragma_storage_info('{part.replace(chr(39), chr(39) * 2)}') where persistent")
+    blocks: int = cursor.one(
+        f"select count(distinct block_id) from pragma_storage_info('{part.replace(chr(39), chr(39) * 2)}') where persistent"
+    )
     return blocks * BLOCK_BYTES
 
 

@@ -23,7 +23,6 @@ import duckdb
 import pyarrow as pa
 
 from .errors import StoreError
-from .schema import quote
 
 try:
     import fcntl
@@ -48,7 +47,8 @@ class Cursor:
             self.connection.execute(statement, parameters).fetchall()
 
     def rows(self, statement: str, parameters: object = None) -> list[tuple[Any, ...]]:
-        return self.connection.execute(statement, parameters).fetchall()
+        rows: list[tuple[Any, ...]] = self.connection.execute(statement, parameters).fetchall()
+        return rows
 
     def one(self, statement: str, parameters: object = None) -> Any:
         """The first value of the first row, or None."""
@@ -121,7 +121,9 @@ class StoreFile:
         """
         until = time.monotonic() + lock_timeout_s
         if not self._lock.acquire(timeout=lock_timeout_s):
-            raise StoreError(f"the store {self.path} is held by another thread of this process for over {lock_timeout_s} s")
+            raise StoreError(
+                f"the store {self.path} is held by another thread of this process for over {lock_timeout_s} s"
+            )
         try:
             self._enter(until, lock_timeout_s)
             try:
@@ -257,5 +259,3 @@ class StoreFile:
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
-
-__all__ = ["MEMORY", "Cursor", "StoreFile", "quote"]

@@ -79,7 +79,17 @@ class PullResult:
 
     def add(self, other: PullResult) -> None:
         """Count another pull's figures in."""
-        for name in ("inserted", "updated", "deleted", "conflicts", "unchanged", "rows", "requests", "bytes", "seconds"):
+        for name in (
+            "inserted",
+            "updated",
+            "deleted",
+            "conflicts",
+            "unchanged",
+            "rows",
+            "requests",
+            "bytes",
+            "seconds",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.held_back_s = max((s for s in (self.held_back_s, other.held_back_s) if s is not None), default=None)
         self.notes += other.notes
@@ -159,10 +169,19 @@ class Pull:
         return found
 
     def _pages(
-        self, result: PullResult, stored: StoredQuery, condition: Condition | None, schema: Schema, mode: str, full: bool, tell: Any
+        self,
+        result: PullResult,
+        stored: StoredQuery,
+        condition: Condition | None,
+        schema: Schema,
+        mode: str,
+        full: bool,
+        tell: Any,
     ) -> None:
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
-        self.query = stored if since is not None else replace(stored, run=self._next_run(stored), sweeping=True, checkpoint=None)
+        self.query = (
+            stored if since is not None else replace(stored, run=self._next_run(stored), sweeping=True, checkpoint=None)
+        )
         asked = Query(condition, tuple(schema.names), self.page_rows)
         tracked = True
         for page in self.backend.pull(self.table, asked, since, self._others(schema)):
@@ -205,7 +224,9 @@ class Pull:
     def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
         came = cursor.one("select count(*) from incoming")
         edited = f"(select {layout.keys} from {layout.edits})"
-        cursor.run(f"create or replace temp table hit as select *, false as forced from incoming semi join {edited} using ({layout.keys})")
+        cursor.run(
+            f"create or replace temp table hit as select *, false as forced from incoming semi join {edited} using ({layout.keys})"
+        )
         counts = self.store.put(cursor, layout, f"(from incoming anti join {edited} using ({layout.keys}))", rev)
         for name, count in counts.items():
             setattr(result, name, getattr(result, name) + count)
@@ -240,7 +261,9 @@ class Pull:
         gone = absent.append_column("_syncframe_deleted", pa.array([True] * len(absent), pa.bool_()))
         return pa.concat_tables([found, gone], promote_options="permissive")
 
-    def _learn_absent(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, met: pa.Table | None, mode: str) -> None:
+    def _learn_absent(
+        self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, met: pa.Table | None, mode: str
+    ) -> None:
         if met is None or not len(met):
             return
         self.store.load_page(cursor, layout, met)
@@ -261,7 +284,8 @@ class Pull:
         runs = [q.run for q in self.store.queries(cursor, self.table) if q.name == self.query.name]
         if runs and runs[0] > self.query.run:
             raise StoreError(
-                f"another process began to pull this query of {self.table!r}", hint="let it finish; its rows are yours too"
+                f"another process began to pull this query of {self.table!r}",
+                hint="let it finish; its rows are yours too",
             )
 
     def _finish(self, result: PullResult, mode: str, tracked: bool) -> None:
@@ -279,7 +303,12 @@ class Pull:
             self.store.put_query(cursor, self.table, self.query, utc_now())
             was_tracked = self.store._state(cursor, self.table)
             self.store.touched(cursor, self.table, "last_pull", tracked)
-            if not tracked and self.query.query_id is not None and was_tracked is not None and was_tracked.tracked is None:
+            if (
+                not tracked
+                and self.query.query_id is not None
+                and was_tracked is not None
+                and was_tracked.tracked is None
+            ):
                 result.notes.append(
                     f"table {self.table!r} is not tracked, so each pull reads it in full; to bring only what changed: "
                     f"syncframe track URL {self.table}"
@@ -300,6 +329,11 @@ class Pull:
 
     def _record(self, result: PullResult) -> None:
         with self.store.transaction() as cursor:
-            self.store.record(cursor, "pull", self.table, result.inserted + result.updated + result.deleted, "; ".join(result.notes) or None)
+            self.store.record(
+                cursor,
+                "pull",
+                self.table,
+                result.inserted + result.updated + result.deleted,
+                "; ".join(result.notes) or None,
+            )
         log.info("pull %s: %d rows in %d requests, %.2f s", self.table, result.rows, result.requests, result.seconds)
-

@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, overload
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from .backends.base import Backend, Operations, Outcomes, operation_schema
 from .errors import BackendError, SyncError, TransientError
 from .layout import Layout
 from .operation import Operation
-from .progress import told
+from .progress import Told, told
 from .queue import Batch, Queue
 from .store import Store
 from .views import Conflict, ConflictView, PendingView, sent_operation, settle_by
@@ -93,7 +94,11 @@ class PushResult:
     @property
     def rejected(self) -> list[Operation]:
         """The operations that the back end refused, with its words; those of earlier pushes too."""
-        return [op for op in self._pending if op.error] if self._pending is not None and self._counts.get("rejected") else []
+        return (
+            [op for op in self._pending if op.error]
+            if self._pending is not None and self._counts.get("rejected")
+            else []
+        )
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,7 +114,9 @@ class PushResult:
 
     def __repr__(self) -> str:
         counts = self.counts
-        text = f"PushResult: {counts['accepted']} accepted, {counts['conflicts']} conflicts, {counts['rejected']} rejected"
+        text = (
+            f"PushResult: {counts['accepted']} accepted, {counts['conflicts']} conflicts, {counts['rejected']} rejected"
+        )
         waiting = self.left - counts["conflicts"] - counts["rejected"]
         if self.stopped_by is not None:
             text += f"; stopped by {type(self.stopped_by).__name__}: {self.stopped_by.message}"
@@ -128,6 +135,7 @@ class Push:
         self.store, self.queue, self.backend, self.url = store, queue, backend, url
         self.accepted: list[tuple[Layout, pa.Table]] = []
         self.outcomes = 0
+        self._tell: Callable[[], None] = lambda: None
 
     def run(
         self,
@@ -171,7 +179,7 @@ class Push:
         stopped: SyncError | None = None
         try:
             with told(progress, "push", "operations") as tell:
-                self._tell = lambda: tell(self.outcomes, waiting, "push")
+                self._tell = partial(self._tell_outcomes, tell, waiting)
                 self._send_all(tables, last, policy, atomic, retry_rejected)
         except BackendError as error:
             if not self.outcomes:
@@ -181,6 +189,9 @@ class Push:
             self.store.drop_lease(holder)
         return self._result(tables, stopped, began, last)
 
+    def _tell_outcomes(self, tell: Told, total: int) -> None:
+        tell(self.outcomes, total, "push")
+
     def _check_identity(self) -> None:
         """Ask the back end who it is, before anything is marked as sent."""
         ask = getattr(self.backend, "identity", None)
@@ -188,7 +199,9 @@ class Push:
             pending = self.queue.pending(cursor)
         self.store.belong(ask() if ask else self.url, self.url, pending)
 
-    def _send_all(self, tables: Collection[str] | None, last: int, policy: object, atomic: bool, retry_rejected: bool) -> None:
+    def _send_all(
+        self, tables: Collection[str] | None, last: int, policy: object, atomic: bool, retry_rejected: bool
+    ) -> None:
         with self.store.transaction() as cursor:
             number = self.queue.next_push(cursor)
             if retry_rejected:
@@ -232,7 +245,9 @@ class Push:
         """All that is ready in one transaction of the back end, or nothing."""
         send = getattr(self.backend, "push_atomic", None)
         if send is None or not self.backend.promises.atomic_push:
-            raise SyncError("this back end cannot push all or nothing; nothing was sent", hint="push without atomic=True")
+            raise SyncError(
+                "this back end cannot push all or nothing; nothing was sent", hint="push without atomic=True"
+            )
         batches = []
         while (batch := self._next(tables, number, last, False)) is not None:
             batches.append(batch)
@@ -289,7 +304,13 @@ class Push:
             counts = {name: sum(c[name] for c in found) for name in ("conflicts", "rejected")}
             left = sum(c["pending"] for c in found)
             if self.outcomes:
-                self.store.record(cursor, "push", None, len(accepted), f"{counts['conflicts']} conflicts, {counts['rejected']} rejected")
+                self.store.record(
+                    cursor,
+                    "push",
+                    None,
+                    len(accepted),
+                    f"{counts['conflicts']} conflicts, {counts['rejected']} rejected",
+                )
         seconds = time.monotonic() - began
         views: dict[str, Any] = {
             "_conflicts": ConflictView(self.store, self.queue, tables),

@@ -129,7 +129,9 @@ class Queue:
             cursor.run(f"drop table if exists temp.{name}")
         return rev
 
-    def _judge(self, cursor: Cursor, layout: Layout, operations: pa.Table, held: Collection[str], revision: int) -> None:
+    def _judge(
+        self, cursor: Cursor, layout: Layout, operations: pa.Table, held: Collection[str], revision: int
+    ) -> None:
         """Load the operations beside what is shown and what they build on, with a verdict for each, as `staged`."""
         last = "case when f.id is not null then f.{l} when h.id is not null then h.{l} else r.{v} end as {s}"
         cursor.run(
@@ -263,8 +265,12 @@ class Queue:
         """Keep rows in conflict as they are, so that undo can open the conflict again."""
         if not cursor.one(f"select count(*) from {keys}"):
             return
-        cursor.run(f"insert into {layout.kept_edits} by name select {rev} as staging, e.* from {layout.edits} e semi join {keys} g using ({layout.keys})")
-        cursor.run(f"insert into {layout.kept_rows} by name select {rev} as staging, r.* from {layout.rows} r semi join {keys} g using ({layout.keys})")
+        cursor.run(
+            f"insert into {layout.kept_edits} by name select {rev} as staging, e.* from {layout.edits} e semi join {keys} g using ({layout.keys})"
+        )
+        cursor.run(
+            f"insert into {layout.kept_rows} by name select {rev} as staging, r.* from {layout.rows} r semi join {keys} g using ({layout.keys})"
+        )
 
     def _learn_again(self, cursor: Cursor, layout: Layout, rev: int) -> None:
         """Try the remote that is known already against the edited local."""
@@ -293,9 +299,7 @@ class Queue:
 
     # -- learn
 
-    def learn(
-        self, cursor: Cursor, layout: Layout, rev: int, mode: str = "fail", *, is_again: bool = False
-    ) -> Learnt:
+    def learn(self, cursor: Cursor, layout: Layout, rev: int, mode: str = "fail", *, is_again: bool = False) -> Learnt:
         """Let remote rows meet the operations on their keys.
 
         The temporary table `hit` has the key, v_*, version, operation, created, updated, deleted and forced:
@@ -347,7 +351,9 @@ class Queue:
             """
         )
         if cursor.one("select count(*) from wider"):
-            keep = layout.also("{l} = case when get_bit(e.given, {i}) = 1 or e.deleted or e.{l} is distinct from w.{b} then e.{l} else w.{p} end")
+            keep = layout.also(
+                "{l} = case when get_bit(e.given, {i}) = 1 or e.deleted or e.{l} is distinct from w.{b} then e.{l} else w.{p} end"
+            )
             cursor.run(f"update {layout.edits} e set rev = e.rev{keep} from wider w where {layout.on('e', 'w')}")
             cursor.run(
                 f"update {layout.rows} r set rev = r.rev{layout.also('{v} = w.{p}')} from wider w where {layout.on('r', 'w')}"
@@ -361,8 +367,12 @@ class Queue:
         """
         if not cursor.one("select count(*) from meeting where act = 'behind'"):
             return
-        cursor.run(f"delete from {layout.edits} e using meeting m where {layout.on('e', 'm')} and m.act = 'behind' and not e.follower")
-        cursor.run(f"update {layout.edits} e set follower = false from meeting m where {layout.on('e', 'm')} and m.act = 'behind'")
+        cursor.run(
+            f"delete from {layout.edits} e using meeting m where {layout.on('e', 'm')} and m.act = 'behind' and not e.follower"
+        )
+        cursor.run(
+            f"update {layout.edits} e set follower = false from meeting m where {layout.on('e', 'm')} and m.act = 'behind'"
+        )
         cursor.run(f"delete from {layout.rows} r using meeting m where {layout.on('r', 'm')} and m.act = 'behind'")
         cursor.run(
             f"""
@@ -491,7 +501,9 @@ class Queue:
 
     # -- push
 
-    def next_batch(self, cursor: Cursor, tables: Collection[str] | None, push: int, last: int, *, is_retry: bool) -> Batch | None:
+    def next_batch(
+        self, cursor: Cursor, tables: Collection[str] | None, push: int, last: int, *, is_retry: bool
+    ) -> Batch | None:
         """Mark the next operations as attempted and return them; None when nothing is ready.
 
         A batch is a run of one table's operations in the order they were staged, up to where another
@@ -825,7 +837,9 @@ class Queue:
 
     def last_place(self, cursor: Cursor, tables: Collection[str] | None = None) -> int:
         """The last place in the queue of these tables' operations; 0 if they have none."""
-        places = [cursor.one(f"select max(sequence) from {layout.edits}") for layout in self.store.layouts(cursor, tables)]
+        places = [
+            cursor.one(f"select max(sequence) from {layout.edits}") for layout in self.store.layouts(cursor, tables)
+        ]
         return max((place for place in places if place is not None), default=0)
 
     def next_push(self, cursor: Cursor) -> int:
@@ -853,9 +867,7 @@ def _ready(push: int, last: int, is_retry: bool) -> str:
     if is_retry:
         codes = ", ".join(f"'{code}'" for code in RETRIED_CODES)
         return f"not follower and not has_remote and error_code in ({codes}) and sent = {push} and not retry and sequence <= {last}"
-    return (
-        f"not follower and not has_remote and error_code is null and (sent is null or sent <> {push}) and sequence <= {last}"
-    )
+    return f"not follower and not has_remote and error_code is null and (sent is null or sent <> {push}) and sequence <= {last}"
 
 
 def _turn(is_retry: bool) -> str:
@@ -874,7 +886,8 @@ def _verdict(layout: Layout, held: Collection[str]) -> str:
     differs = layout.some("{s} is distinct from {b}", held)
     unlike = layout.some("get_bit(touched, {i}) = 1 and {s} is distinct from {l}")
     cell = layout.some(
-        "get_bit(touched, {i}) = 1 and {s} is not distinct from {v} and {s} is distinct from {b} and {s} is distinct from {l}", held
+        "get_bit(touched, {i}) = 1 and {s} is not distinct from {v} and {s} is distinct from {b} and {s} is distinct from {l}",
+        held,
     )
     return f"""
         case when deleted and not s_there then 'nothing'
@@ -904,13 +917,17 @@ def _new_local(held: Collection[str]) -> str:
 
 def _staged_base(held: Collection[str]) -> str:
     return (
-        "case when verdict in ('clash', 'back') then " + _held_value(held, "") + " when f_id is not null or h_attempted then {h} else {v} end as {p}"
+        "case when verdict in ('clash', 'back') then "
+        + _held_value(held, "")
+        + " when f_id is not null or h_attempted then {h} else {v} end as {p}"
     )
 
 
 def _held_value(held: Collection[str], word: str) -> str:
     """The snapshot's value where it had the column, else the row's."""
-    names = ", ".join("'" + name.replace("'", "''").replace("{", "{{").replace("}", "}}") + "'" for name in held) or "''"
+    names = (
+        ", ".join("'" + name.replace("'", "''").replace("{", "{{").replace("}", "}}") + "'" for name in held) or "''"
+    )
     return f"{word} case when {{text}} in ({names}) then {{b}} else {{v}} end"
 
 
@@ -932,13 +949,13 @@ def _act(layout: Layout, mode: str, is_again: bool) -> str:
         else """(version is not null and case when has_remote then version = remote_version or (base_there and version = r_version)
                  else version = coalesce(r_version, t_version) end)"""
     )
-    says_it = layout.every(
-        "{p} is not distinct from {h} or (base_there and {h} is not distinct from {b})"
-    )
+    says_it = layout.every("{p} is not distinct from {h} or (base_there and {h} is not distinct from {b})")
     equal = f"((deleted and h_deleted) or (not deleted and not h_deleted and {says_it}))"
     known = f"(forced or coalesce(list_contains(string_split(operation, ' '), h_id), false) or {equal})"
     # With a follower, what is there may be what the last edit says: then nothing is left of either.
-    last_says = layout.every("{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})")
+    last_says = layout.every(
+        "{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})"
+    )
     says_last = f"(f_id is not null and not forced and ((deleted and f_deleted) or (not deleted and not f_deleted and not h_deleted and {last_says})))"
     clash_behind = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}")
     new_there = layout.some("{p} is distinct from {h}")

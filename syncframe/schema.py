@@ -70,9 +70,7 @@ _ALIASES = {
     "DATETIME": "TIMESTAMP", "TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ",
 }  # fmt: skip
 
-_ARROW_NAMES = {
-    row.arrow: name for name, row in TYPES.items() if name not in ("UUID", "JSON", "ENUM", "DECIMAL")
-} | {
+_ARROW_NAMES = {row.arrow: name for name, row in TYPES.items() if name not in ("UUID", "JSON", "ENUM", "DECIMAL")} | {
     pa.string(): "VARCHAR",
     pa.string_view(): "VARCHAR",
     pa.binary(): "BLOB",
@@ -347,13 +345,15 @@ def _from_pandas(given: object) -> tuple[str, tuple[str, ...]]:
         return _from_arrow(dtype.pyarrow_dtype), ()
     if dtype.kind == "M":
         return ("TIMESTAMPTZ" if isinstance(dtype, pd.DatetimeTZDtype) else "TIMESTAMP"), ()
-    if isinstance(dtype, pd.StringDtype) or dtype == object:
+    if isinstance(dtype, pd.StringDtype) or dtype.kind == "O":
         return "VARCHAR", ()
     plain = str(dtype).lower()  # int64 and Int64 are both BIGINT
     for name, row in TYPES.items():
         if row.pandas.lower() == plain or (name == "BOOLEAN" and plain == "bool"):
             return name, ()
-    raise SchemaError(f"pandas dtype {dtype} is not one that syncframe keeps exactly", hint=f"one of {', '.join(TYPES)}")
+    raise SchemaError(
+        f"pandas dtype {dtype} is not one that syncframe keeps exactly", hint=f"one of {', '.join(TYPES)}"
+    )
 
 
 _Field = tuple[str, str, bool, tuple[str, ...]]
@@ -366,10 +366,14 @@ def _fields(source: object) -> tuple[list[_Field], tuple[str, ...]]:
     if isinstance(source, Mapping):
         return [(str(n), name, True, labels) for n, t in source.items() for name, labels in [type_name(t)]], ()
     if hasattr(source, "dtypes") and hasattr(source, "index"):
-        index = tuple(source.index.names) if all(n is not None for n in source.index.names) else ()
-        frame = source.reset_index() if index else source
-        return [(str(n), name, True, labels) for n, t in frame.dtypes.items() for name, labels in [type_name(t)]], index
+        return _frame_fields(source)
     raise SchemaError(
         f"a schema cannot be taken from a {type(source).__name__}",
         hint="give a pyarrow.Schema, a mapping name -> type, or a DataFrame",
     )
+
+
+def _frame_fields(frame: Any) -> tuple[list[_Field], tuple[str, ...]]:
+    index = tuple(frame.index.names) if all(name is not None for name in frame.index.names) else ()
+    dtypes = (frame.reset_index() if index else frame).dtypes
+    return [(str(n), kind, True, labels) for n, t in dtypes.items() for kind, labels in [type_name(t)]], index

@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -110,7 +109,9 @@ class Store:
             yield cursor
 
     def _create_or_check(self, cursor: Cursor) -> None:
-        schemas = {row[0] for row in cursor.rows("select schema_name from duckdb_schemas() where database_name = 'store'")}
+        schemas = {
+            row[0] for row in cursor.rows("select schema_name from duckdb_schemas() where database_name = 'store'")
+        }
         if META not in schemas:
             tables = cursor.rows("select table_name from duckdb_tables() where database_name = 'store'")
             if tables:
@@ -160,7 +161,13 @@ class Store:
         return rev, last - sequences + 1
 
     def record(
-        self, cursor: Cursor, action: str, table: str | None, rows: int, note: str | None = None, staging: int | None = None
+        self,
+        cursor: Cursor,
+        action: str,
+        table: str | None,
+        rows: int,
+        note: str | None = None,
+        staging: int | None = None,
     ) -> None:
         """Write one line of history; with a `staging` it can be undone."""
         cursor.run(
@@ -298,9 +305,7 @@ class Store:
         added = [column for column in new.value_columns if column.name not in old]
         if added or old.values != new.values:
             self._rebuild(cursor, Layout(table, old), Layout(table, new), added)
-            cursor.run(
-                f"update {META}.queries set checkpoint = null, complete = false where table_name = ?", [table]
-            )
+            cursor.run(f"update {META}.queries set checkpoint = null, complete = false where table_name = ?", [table])
 
     def _rebuild(self, cursor: Cursor, old: Layout, new: Layout, added: Sequence[Column]) -> None:
         letters = {old.rows: "v", old.edits: "lr", old.images: "ba", old.kept_edits: "lr", old.kept_rows: "v"}
@@ -425,7 +430,11 @@ class Store:
         missing = [n for n in names.values() if n not in rows.column_names]
         if missing:
             raise BackendError(f"a page of table {layout.table!r} lacks the columns {shown(missing)}")
-        types = {f"{p}_{c.name}": c for p, cs in (("k", layout.schema.key_columns), ("v", layout.schema.value_columns)) for c in cs}
+        types = {
+            f"{p}_{c.name}": c
+            for p, cs in (("k", layout.schema.key_columns), ("v", layout.schema.value_columns))
+            for c in cs
+        }
         picked = [f"{_taken(quote(n), types[k])} as {quote(k)}" for k, n in names.items()]
         present = set(rows.column_names)
         stamps = {"created": "timestamptz", "updated": "timestamptz", "deleted": "boolean"}
@@ -436,9 +445,14 @@ class Store:
         picked.append("null::bigint as own_rev")
         cursor.run(f"create or replace temp table incoming as select {', '.join(picked)} from page", page=rows)
         cursor.run("update incoming set deleted = false where deleted is null")
-        total, keys = cursor.rows(f"select count(*), (select count(*) from (select distinct {layout.keys} from incoming)) from incoming")[0]
+        total, keys = cursor.rows(
+            f"select count(*), (select count(*) from (select distinct {layout.keys} from incoming)) from incoming"
+        )[0]
         if total != keys:
-            raise BackendError(f"a page of table {layout.table!r} has {total - keys} repeated keys", hint="report it to the back end's owner")
+            raise BackendError(
+                f"a page of table {layout.table!r} has {total - keys} repeated keys",
+                hint="report it to the back end's owner",
+            )
         return int(total)
 
     def put(self, cursor: Cursor, layout: Layout, source: str, rev: int) -> dict[str, int]:
@@ -635,7 +649,8 @@ class Store:
                 return int(rows[0][1])
             cursor.run(f"delete from {META}.lease")
             cursor.run(
-                f"insert into {META}.lease values (?, ?, ?)", [holder, os.getpid(), utc_now() + dt.timedelta(minutes=15)]
+                f"insert into {META}.lease values (?, ?, ?)",
+                [holder, os.getpid(), utc_now() + dt.timedelta(minutes=15)],
             )
             return None
 

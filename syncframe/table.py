@@ -193,14 +193,18 @@ class SyncTable:
         schema = self.schema
         more = system_names(schema) if system else []
         wanted = None if columns is None else _checked_columns(columns, schema)
-        read = self._store.read(self.name, where, wanted, extra=(VERSION_COLUMN, *more, *([PENDING] if pending else [])))
+        read = self._store.read(
+            self.name, where, wanted, extra=(VERSION_COLUMN, *more, *([PENDING] if pending else []))
+        )
         text = TokenText(self._store.id, self.name, str(uuid.uuid4()), read.revision, where, wanted)
         snapshot = Snapshot(declared(read.rows, schema), read.revision)
         token = self._session.snapshots.hold(Token(text, snapshot))
         self._session.handed_out(self.name, read.revision)
         return hand_out(read.rows, schema, token, dtypes)
 
-    def arrow(self, where: str | None = None, *, columns: Sequence[str] | None = None, system: bool = False) -> pa.Table:
+    def arrow(
+        self, where: str | None = None, *, columns: Sequence[str] | None = None, system: bool = False
+    ) -> pa.Table:
         """Return the same rows as a `pyarrow.Table`, the key's columns first."""
         schema = self.schema
         wanted = None if columns is None else _checked_columns(columns, schema)
@@ -306,7 +310,9 @@ class SyncTable:
         origin = frame if base is None else base
         text = read_token(origin)
         if text is not None and text.store == self._store.id and text.table != self.name:
-            raise SchemaError(f"this frame is of table {text.table!r}, not of {self.name!r}", hint=f"ctx[{text.table!r}].stage(...)")
+            raise SchemaError(
+                f"this frame is of table {text.table!r}, not of {self.name!r}", hint=f"ctx[{text.table!r}].stage(...)"
+            )
         now = self._store.revision()
         if text is not None and (text.store != self._store.id or text.revision > now):
             text = None  # of another store, or of a later state of this one: it says nothing here
@@ -336,7 +342,14 @@ class SyncTable:
         return Prepared(edited, changes, base, snapshot, snapshot.revision, _held(base, schema), text, guards=True)
 
     def _from_base(
-        self, cursor: Cursor, schema: Schema, edited: Edited, base: object, text: TokenText | None, now: int, deletes: bool
+        self,
+        cursor: Cursor,
+        schema: Schema,
+        edited: Edited,
+        base: object,
+        text: TokenText | None,
+        now: int,
+        deletes: bool,
     ) -> Prepared:
         """An exact diff against a frame whose snapshot is gone, or that never had one."""
         rows = normalise(base, schema).rows
@@ -350,17 +363,23 @@ class SyncTable:
     ) -> Prepared:
         """Case 2: rows within the token's filter that have not changed since are their own base."""
         columns = [n for n in schema.names if text.columns is None or n in (*schema.key, *text.columns)]
-        every = self._store.read(self.name, None, columns, extra=(VERSION_COLUMN, *system_extra(edited), *REVISIONS)).rows
+        every = self._store.read(
+            self.name, None, columns, extra=(VERSION_COLUMN, *system_extra(edited), *REVISIONS)
+        ).rows
         within = self._store.read(self.name, text.where, columns, extra=(VERSION_COLUMN, *REVISIONS)).rows
         moved = every.filter(pa.compute.greater(every[REVISIONS[0]], text.revision))
         still = within.filter(pa.compute.less_equal(within[REVISIONS[0]], text.revision))
         _check_system(edited, every, schema)
-        rest = self._without_moved(cursor, edited.rows, declared(_table_part(moved, schema), schema), schema, text.revision)
+        rest = self._without_moved(
+            cursor, edited.rows, declared(_table_part(moved, schema), schema), schema, text.revision
+        )
         base = declared(_table_part(still, schema), schema)
         changes = diff(base, rest, schema, deletes=deletes)
         return Prepared(edited, changes, base, None, now, _held(base, schema), text, guards=True)
 
-    def _without_moved(self, cursor: Cursor, edited: pa.Table, moved: pa.Table, schema: Schema, revision: int) -> pa.Table:
+    def _without_moved(
+        self, cursor: Cursor, edited: pa.Table, moved: pa.Table, schema: Schema, revision: int
+    ) -> pa.Table:
         """The edited rows of which it can be said what was edited; the others must be as they are here.
 
         Raises
@@ -378,14 +397,16 @@ class SyncTable:
             names = _key_list(stale.select(key), schema) + _key_list(edited.select(key).take(pa.array(left)), schema)
             raise StaleFrameError(
                 f"rows {shown(names)} of {self.name!r} changed here after this frame was taken, and its snapshot is gone",
-                hint=f"take a new frame, or say what it is compared with: stage(frame, base=...) or base=\"current\"",
+                hint='take a new frame, or say what it is compared with: stage(frame, base=...) or base="current"',
             )
         return edited.filter(pa.array(_mask(len(edited), at, keep=False)))
 
     def _from_rows(self, cursor: Cursor, schema: Schema, edited: Edited, now: int, *, is_current: bool) -> Prepared:
         """Case 3: no token; may insert and update, never delete."""
         columns = edited.rows.column_names
-        read = self._store.read(self.name, None, columns, extra=(VERSION_COLUMN, *system_extra(edited), *REVISIONS)).rows
+        read = self._store.read(
+            self.name, None, columns, extra=(VERSION_COLUMN, *system_extra(edited), *REVISIONS)
+        ).rows
         _check_system(edited, read, schema)
         base = declared(_table_part(read, schema), schema)
         changes = diff(base, edited.rows, schema, deletes=False)
@@ -487,7 +508,10 @@ class SyncTable:
             parts = dict(zip(schema.key, key if len(schema.key) > 1 else (key,), strict=True))
             moved = [name for name in given if name in parts and given[name] != parts[name]]
             if moved:
-                raise KeyColumnError(f"the key column {moved[0]!r} of a row cannot be changed", hint="delete the row and insert it under its new key")
+                raise KeyColumnError(
+                    f"the key column {moved[0]!r} of a row cannot be changed",
+                    hint="delete the row and insert it under its new key",
+                )
             edited = normalise(_object_frame([{**given, **parts}]), schema)
             operations = diff(base, edited.rows, schema, deletes=False).operations()
             self._stage_now(cursor, layout, operations, "update")
@@ -520,7 +544,10 @@ class SyncTable:
         names = (*layout.schema.names, VERSION_COLUMN)
         statement, _ = self._store.select(layout, names, None)
         on = " and ".join(f'r."{n}" = o."k_{n}"' for n in layout.schema.key)
-        return declared(cursor.arrow(f"select r.* from ({statement}) r semi join only_keys o on {on}", only_keys=keys), layout.schema)
+        return declared(
+            cursor.arrow(f"select r.* from ({statement}) r semi join only_keys o on {on}", only_keys=keys),
+            layout.schema,
+        )
 
     def _present(self, cursor: Cursor, layout: Layout, keys: Sequence[Any]) -> pa.Table:
         wanted = key_table(layout, keys)
@@ -529,7 +556,9 @@ class SyncTable:
             here = set(_key_list(rows, layout.schema))
             absent = [k for k in (key_of(layout, row) for row in wanted.to_pylist()) if k not in here]
             if absent:
-                raise KeyColumnError(f"rows {shown(absent)} are not in {self.name!r} here", hint="pull, or look at frame().index")
+                raise KeyColumnError(
+                    f"rows {shown(absent)} are not in {self.name!r} here", hint="pull, or look at frame().index"
+                )
         return rows
 
     def _refuse_present(self, cursor: Cursor, layout: Layout, keys: pa.Table) -> None:
@@ -537,7 +566,9 @@ class SyncTable:
         here = _key_list(self._rows_of(cursor, layout, renamed), layout.schema)
         listed = _key_list(keys, layout.schema)
         if here:
-            raise KeyColumnError(f"rows {shown(here)} are in {self.name!r} already", hint="update(key, ...) changes a row")
+            raise KeyColumnError(
+                f"rows {shown(here)} are in {self.name!r} already", hint="update(key, ...) changes a row"
+            )
         if len(set(listed)) < len(listed):
             twice = sorted({k for k in listed if listed.count(k) > 1}, key=str)
             raise KeyColumnError(f"keys are repeated: {shown(twice)}", hint="give each row a key of its own")
@@ -599,7 +630,9 @@ class SyncTable:
         found = self._store.schema(self.name)
         if found is None:
             return f"SyncTable {self.name!r}: no schema is known yet"
-        return f"SyncTable {self.name!r}: {len(self)} rows, key {', '.join(found.key)}, columns {', '.join(found.values)}"
+        return (
+            f"SyncTable {self.name!r}: {len(self)} rows, key {', '.join(found.key)}, columns {', '.join(found.values)}"
+        )
 
 
 def _is_current(base: object) -> bool:
@@ -673,7 +706,9 @@ def _by_columns(rows: object, schema: Schema) -> list[object]:
     listed = [rows] if isinstance(rows, Mapping) else list(rows)
     wrong = [row for row in listed if not isinstance(row, Mapping)]
     if wrong:
-        raise SchemaError(f"a row is a mapping column -> value, not a {type(wrong[0]).__name__}", hint="insert({'id': ..., ...})")
+        raise SchemaError(
+            f"a row is a mapping column -> value, not a {type(wrong[0]).__name__}", hint="insert({'id': ..., ...})"
+        )
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in listed:
         full = {**({schema.key[0]: None} if len(schema.key) == 1 else {}), **row}
@@ -685,4 +720,3 @@ def _object_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a frame of plain objects, each judged by its own type."""
     names = list(rows[0])
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in names})
-

@@ -73,7 +73,9 @@ class PendingView:
             for layout in self._store.layouts(cursor, self._tables):
                 found = dict(cursor.rows(f"select kind, count(*) from ({operations_source(layout)}) group by kind"))
                 if found:
-                    counts.append({"table": layout.table, **{k: found.get(k, 0) for k in ("insert", "update", "delete")}})
+                    counts.append(
+                        {"table": layout.table, **{k: found.get(k, 0) for k in ("insert", "update", "delete")}}
+                    )
         frame = pd.DataFrame(counts, columns=["table", "insert", "update", "delete"])
         return frame.astype({"insert": "int64", "update": "int64", "delete": "int64"}).set_index("table")
 
@@ -97,17 +99,26 @@ class PendingView:
         from .frame import hand_out
 
         with self._store.reading() as cursor:
-            layouts = [lay for lay in self._store.layouts(cursor, self._tables) if self._queue.counts(cursor, lay)["pending"]]
+            layouts = [
+                lay for lay in self._store.layouts(cursor, self._tables) if self._queue.counts(cursor, lay)["pending"]
+            ]
             if len(layouts) != 1:
                 raise SyncError(
-                    f"operations of {len(layouts)} tables have no one set of columns", hint='ctx.pending["table"].frame(wide=True)'
+                    f"operations of {len(layouts)} tables have no one set of columns",
+                    hint='ctx.pending["table"].frame(wide=True)',
                 )
             layout = layouts[0]
             names = ", ".join(f"{quote('k_' + n)} as {quote(n)}" for n in layout.schema.key) + layout.also("{l} as {q}")
-            rows = cursor.arrow(f"select {names}, kind, attempted, staged_at from ({operations_source(layout)}) order by sequence")
+            rows = cursor.arrow(
+                f"select {names}, kind, attempted, staged_at from ({operations_source(layout)}) order by sequence"
+            )
         frame = hand_out(rows.select(layout.schema.names), layout.schema)
         for name in ("kind", "attempted", "staged_at"):
-            frame.insert(0 if name == "kind" else len(frame.columns), f"_{name}" if name in layout.schema else name, rows[name].to_pandas().array)
+            frame.insert(
+                0 if name == "kind" else len(frame.columns),
+                f"_{name}" if name in layout.schema else name,
+                rows[name].to_pandas().array,
+            )
         return frame
 
     def __repr__(self) -> str:
@@ -211,7 +222,9 @@ class ConflictView:
         with self._store.reading() as cursor:
             found = self._read(cursor, self._store.layout(cursor, table), [key])
         if not found:
-            raise KeyColumnError(f"row {key!r} of {table!r} is not in conflict", hint="ctx.conflicts lists those that are")
+            raise KeyColumnError(
+                f"row {key!r} of {table!r} is not in conflict", hint="ctx.conflicts lists those that are"
+            )
         return found[0]
 
     def _of(self, table: str) -> Iterator[Conflict]:
@@ -250,7 +263,9 @@ class ConflictView:
         mine = None if row["m_deleted"] else _values(layout, row, "l_", None if base else row["bits"])
         theirs = None if row["remote_deleted"] else _values(layout, row, "r_")
         kind = "insert" if base is None else "delete" if row["h_deleted"] else "update"
-        return Conflict(layout.table, key_of(layout, row), kind, base, mine, theirs, row["remote_version"], together, self)
+        return Conflict(
+            layout.table, key_of(layout, row), kind, base, mine, theirs, row["remote_version"], together, self
+        )
 
     def frame(self) -> pd.DataFrame:
         """One row per differing cell, with columns table, key, column, base, mine, theirs."""
@@ -270,7 +285,10 @@ class ConflictView:
     def resolve(self, how: Callable[[Conflict], object] | pd.DataFrame) -> int:
         """Settle many at once by a callable Conflict -> "mine", "theirs", a row mapping or None (leave it); return how many."""
         if not callable(how):
-            raise SyncError("resolving by a frame is not there yet", hint="give a callable Conflict -> 'mine' | 'theirs' | mapping | None")
+            raise SyncError(
+                "resolving by a frame is not there yet",
+                hint="give a callable Conflict -> 'mine' | 'theirs' | mapping | None",
+            )
         return settle_by(self, how)
 
     def _settle_many(self, side: str, table: str | None, column: str | None, where: str | None) -> int:
@@ -279,10 +297,15 @@ class ConflictView:
         tables = self._tables if table is None else [table]
         with self._store.transaction() as cursor:
             layouts = self._store.layouts(cursor, tables)
-            return sum(self._settle_in(cursor, layout, side, self._matching(cursor, layout, where)) for layout in layouts)
+            return sum(
+                self._settle_in(cursor, layout, side, self._matching(cursor, layout, where)) for layout in layouts
+            )
 
     def _settle_column(self, side: str, table: str | None, column: str, where: str | None) -> int:
-        raise SyncError("settling one column of many conflicts is not there yet", hint="conflict.resolve({column: value}) settles one")
+        raise SyncError(
+            "settling one column of many conflicts is not there yet",
+            hint="conflict.resolve({column: value}) settles one",
+        )
 
     def _matching(self, cursor: Cursor, layout: Layout, where: str | None) -> pa.Table | None:
         """Keys whose row as it is here meets the condition; None: all."""
@@ -367,10 +390,13 @@ def _apply(conflict: Conflict, decision: object) -> int:
 def _chosen_row(layout: Layout, conflict: Conflict, values: dict[str, Any]) -> dict[str, Any]:
     unknown = [name for name in values if name not in layout.schema.names]
     if unknown:
-        raise SyncError(f"columns {shown(unknown)} are not among those of {layout.table!r}", hint=f"they are {shown(layout.schema.names)}")
+        raise SyncError(
+            f"columns {shown(unknown)} are not among those of {layout.table!r}",
+            hint=f"they are {shown(layout.schema.names)}",
+        )
     keys = zip(layout.schema.key, _parts(layout, conflict.key), strict=True)
     row = {**(conflict.theirs or conflict.mine or {}), **values}
-    return {**{name: None for name in layout.schema.names}, **row, **dict(keys)}
+    return {**dict.fromkeys(layout.schema.names), **row, **dict(keys)}
 
 
 def _operation_rows(cursor: Cursor, layout: Layout, condition: str) -> list[dict[str, Any]]:
@@ -397,7 +423,13 @@ def sent_operation(layout: Layout, row: dict[str, Any]) -> Operation:
     base = _values(layout, row, "b_") if row["base_there"] else None
     local = None if row["is_deleted"] else _values(layout, row, "l_", None if base else row["bits"])
     return Operation(
-        row["operation_id"], layout.table, key_of(layout, row), base, local, staged_at=row["staged_at"], key_names=layout.schema.key
+        row["operation_id"],
+        layout.table,
+        key_of(layout, row),
+        base,
+        local,
+        staged_at=row["staged_at"],
+        key_names=layout.schema.key,
     )
 
 
@@ -428,9 +460,7 @@ def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
     width = len(layout.schema.key)
     wrong = [k for k in keys if width > 1 and not (isinstance(k, (tuple, list)) and len(k) == width)]
     if wrong:
-        raise KeyColumnError(
-            f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})"
-        )
+        raise KeyColumnError(f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})")
     try:
         columns = [
             pa.array([_plain(_parts(layout, key)[i]) for key in keys], column.arrow)
@@ -461,4 +491,3 @@ def _conflict_cells(conflict: Conflict) -> list[tuple[Any, ...]]:
     base, mine, theirs = conflict.base or {}, conflict.mine or {}, conflict.theirs or {}
     names = [n for n in {**theirs, **mine} if not same(mine.get(n), theirs.get(n))]
     return [(conflict.table, conflict.key, n, base.get(n), mine.get(n), theirs.get(n)) for n in names]
-

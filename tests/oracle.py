@@ -82,10 +82,12 @@ def learn(state: State, remote: Remote, mode: str, *, forced: bool = False, agai
     if follower and not forced and says(row, follower.local, sent, base):
         return put(state, remote, ())
     if forced or (ids and first.id in ids.split()) or equal_to_first(row, sent, base):
-        is_ours = forced or bool(ids) and ids.split()[0] == first.id
+        is_ours = forced or (bool(ids) and ids.split()[0] == first.id)
         if follower and not is_ours and is_unseen(row, sent, follower.local, mode):
             return replace(
-                state, row=sent, version=None,
+                state,
+                row=sent,
+                version=None,
                 edits=(replace(follower, remote=remote, attempted=False, error=None),),
             )
         return settled(state, remote, sent, follower)
@@ -93,7 +95,11 @@ def learn(state: State, remote: Remote, mode: str, *, forced: bool = False, agai
         return only_version(state, remote, first, follower)
     if first.remote and not follower and first.local == base:
         return put(state, remote, ())
-    merged = merge(base, sent, follower.local if follower else None, row) if mode == "merge" and (not follower or follower.local) else None
+    merged = (
+        merge(base, sent, follower.local if follower else None, row)
+        if mode == "merge" and (not follower or follower.local)
+        else None
+    )
     if merged is not None:
         return left_to_say(state, remote, merged, first, follower)
     conflict = replace(first, remote=remote, attempted=False, error=None)
@@ -132,7 +138,9 @@ def says(row: Row, last: Row, sent: Row, base: Row) -> bool:
 
 def is_unseen(row: Row, sent: Row, last: Row, mode: str) -> bool:
     if row is None or sent is None or last is None:
-        return (row is None) != (sent is None) or (last is None and row is not None and sent is not None and row != sent)
+        return (row is None) != (sent is None) or (
+            last is None and row is not None and sent is not None and row != sent
+        )
     if mode == "merge":
         return any(last[c] != sent[c] and row[c] != sent[c] and row[c] != last[c] for c in row)
     return row != sent
@@ -147,7 +155,9 @@ def settled(state: State, remote: Remote, sent: Row, follower: Edit | None) -> S
     elif sent is None:
         local = follower.local
     else:
-        local = {c: follower.local[c] if follower.local[c] != sent[c] else (row[c] if row else None) for c in follower.local}
+        local = {
+            c: follower.local[c] if follower.local[c] != sent[c] else (row[c] if row else None) for c in follower.local
+        }
     rest = () if local == row else (replace(follower, local=local, error=None),)
     return put(state, remote, rest)
 

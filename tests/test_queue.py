@@ -19,7 +19,9 @@ from syncframe.store import Store, StoredQuery
 
 COLUMNS = ["x", "y", "z"]
 ARROW = {"x": pa.int32(), "y": pa.large_string(), "z": pa.float64()}
-SCHEMA = Schema((Column("k", "VARCHAR", False), Column("x", "INTEGER"), Column("y", "VARCHAR"), Column("z", "DOUBLE")), ("k",))
+SCHEMA = Schema(
+    (Column("k", "VARCHAR", False), Column("x", "INTEGER"), Column("y", "VARCHAR"), Column("z", "DOUBLE")), ("k",)
+)
 KEYS = [f"k{i}" for i in range(40)]
 
 
@@ -75,7 +77,12 @@ class Walk:
             state = self.state(key)
             row, version, ids = self.remote(state)
             rows.append(
-                {"k": key, "_syncframe_deleted": row is None, "_syncframe_version": version, "_syncframe_operation": ids}
+                {
+                    "k": key,
+                    "_syncframe_deleted": row is None,
+                    "_syncframe_version": version,
+                    "_syncframe_operation": ids,
+                }
                 | {c: (row or {}).get(c) for c in COLUMNS}
             )
             self.states[key] = oracle.pull(self.state(key), (row, version, ids), mode)
@@ -128,7 +135,9 @@ class Walk:
             if answer["status"] == "rejected":
                 self.states[key] = oracle.reject(self.states[key], "check")
             elif answer["status"] == "accepted":
-                self.states[key] = oracle.learn(self.states[key], (remote[0], remote[1], real_id(self, self.states[key])), mode, forced=True)
+                self.states[key] = oracle.learn(
+                    self.states[key], (remote[0], remote[1], real_id(self, self.states[key])), mode, forced=True
+                )
             else:
                 self.states[key] = oracle.learn(self.states[key], remote, mode)
         if answers:
@@ -161,7 +170,9 @@ class Walk:
             layout = self.store.layout(cursor, "t")
             rows = cursor.arrow(f"from {layout.rows}").to_pylist()
             gone = cursor.arrow(f"from {layout.gone} where version is not null").to_pylist()
-            edits = cursor.arrow(f"select * replace (given::varchar as given) from {layout.edits} order by k_k, follower").to_pylist()
+            edits = cursor.arrow(
+                f"select * replace (given::varchar as given) from {layout.edits} order by k_k, follower"
+            ).to_pylist()
         states: dict[str, State] = {}
         for r in rows:
             states[r["k_k"]] = State({c: r[f"v_{c}"] for c in COLUMNS}, r["version"])
@@ -184,7 +195,9 @@ def held_edit(r: dict[str, Any]) -> oracle.Edit:
 
 
 def without_ids(state: State) -> State:
-    return replace(state, edits=tuple(replace(e, id="", remote=e.remote and (*e.remote[:2], None)) for e in state.edits))
+    return replace(
+        state, edits=tuple(replace(e, id="", remote=e.remote and (*e.remote[:2], None)) for e in state.edits)
+    )
 
 
 def attempted(state: State) -> State:
@@ -204,18 +217,37 @@ def real_id(walk: Walk, state: State) -> str:
 
 
 def operations_table(rows: list[dict[str, Any]]) -> pa.Table:
-    types = {"ord": pa.int64(), "k_k": pa.large_string(), "deleted": pa.bool_(), "touched": pa.string(), "b_there": pa.bool_(), "b_version": pa.string()}
+    types = {
+        "ord": pa.int64(),
+        "k_k": pa.large_string(),
+        "deleted": pa.bool_(),
+        "touched": pa.string(),
+        "b_there": pa.bool_(),
+        "b_version": pa.string(),
+    }
     types |= {f"{letter}_{c}": ARROW[c] for letter in "lb" for c in COLUMNS}
     return pa.Table.from_pylist(rows, pa.schema(types))
 
 
 def page_table(rows: list[dict[str, Any]]) -> pa.Table:
-    types = {"k": pa.large_string(), **ARROW, "_syncframe_version": pa.string(), "_syncframe_deleted": pa.bool_(), "_syncframe_operation": pa.string()}
+    types = {
+        "k": pa.large_string(),
+        **ARROW,
+        "_syncframe_version": pa.string(),
+        "_syncframe_deleted": pa.bool_(),
+        "_syncframe_operation": pa.string(),
+    }
     return pa.Table.from_pylist(rows, pa.schema(types))
 
 
 def outcome_table(rows: list[dict[str, Any]]) -> pa.Table:
-    types = {"operation_id": pa.string(), "status": pa.string(), "code": pa.string(), "version": pa.string(), "deleted": pa.bool_()}
+    types = {
+        "operation_id": pa.string(),
+        "status": pa.string(),
+        "code": pa.string(),
+        "version": pa.string(),
+        "deleted": pa.bool_(),
+    }
     return pa.Table.from_pylist(rows, pa.schema(types | {f"r_{c}": ARROW[c] for c in COLUMNS}))
 
 

@@ -173,11 +173,8 @@ class Backend(Protocol):
     def schema(self, table: str) -> Schema:
         """The table's columns and key; BackendError with status 404 if there is none of that name."""
 
-    def pull(
-        self, table: str, query: Query, since: Checkpoint | None, others: Sequence[Query] = ()
-    ) -> Iterator[Page]:
+    def pull(self, table: str, query: Query, since: Checkpoint | None, others: Sequence[Query] = ()) -> Iterator[Page]:
         """Yield what changed after `since`, oldest change first; everything that is there if None."""
 
     def push(self, batch: Operations) -> Iterator[Outcomes]:
         """Apply `batch` in order and yield the outcomes, a chunk at a time, as soon as they are known."""
-

@@ -365,20 +365,26 @@ class SqlBackend(ABC):
         """Log entries in the order of their stamps, with their rows; without `others`, of matching rows only."""
         schema = table.schema.select(query.columns or table.schema.names)
         matches, parameters = self._any(table, [query])
-        entries, between = f"{table.log} as log", "log.stamp > ? and log.stamp <= ?"
         if others is None and query.where is not None:
-            states, wanted = "true, false", f"{between} and {table.there} and {matches}"
+            states, wanted = "true, false", f"log.stamp <= ? and {table.there} and {matches}"
             parameters = [after, until, *parameters]
         else:
             held, held_parameters = self._any(table, others or ())
-            states, wanted = f"{matches}, {held}", "true"
-            parameters = [*parameters, *held_parameters, after, until]
-            # Which entries a page has is known before the join, which would else be one of whole tables.
-            entries = f"(select * from {entries} where {between} order by log.stamp limit {int(query.page_rows)}) as log"
+            states = f"{matches}, {held}"
+            # Where the page ends is known before the join, which would else be one of whole tables.
+            wanted = f"""
+                log.stamp <= (
+                    select max(stamp) from (
+                        select stamp from {table.log}
+                        where stamp > ? and stamp <= ? order by stamp limit {int(query.page_rows)}
+                    ) as page
+                )
+            """
+            parameters = [*parameters, *held_parameters, after, after, until]
         sql = f"""
             select {_state(table)}, {states}, {_columns(schema, "log", "t")}
-            from {entries} left join {quote(table.name)} as t on {table.has_key_of("log")}
-            where {wanted}
+            from {table.log} as log left join {quote(table.name)} as t on {table.has_key_of("log")}
+            where log.stamp > ? and {wanted}
             order by log.stamp
             limit {int(query.page_rows)}
         """

@@ -28,6 +28,7 @@ from .sql import BATCH, Refused, Session, SqlBackend, Table, given_types, missin
 from .texts import parsed, written
 
 LOCK_TIMEOUT_S = 5.0
+CACHE_KIB = 65_536  # keys of a batch lie anywhere; with SQLite's own 2 MiB every page is read and written many times
 ARGUMENTS_MAX = 100  # of a SQL function
 
 # What SQLite programs write and DuckDB has no name for, or means by it what SQLite does not.
@@ -287,6 +288,7 @@ class SqliteBackend(SqlBackend):
             f"{self.path.as_uri()}?mode=rw", uri=True, timeout=self.lock_timeout_s, isolation_level=None
         )
         connection.execute("pragma foreign_keys = on")
+        connection.execute(f"pragma cache_size = -{CACHE_KIB}")
         connection.create_function("_syncframe_hash", -1, row_hash, deterministic=True)
         register_sqlite_functions(connection)
         return connection

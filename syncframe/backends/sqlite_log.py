@@ -5,8 +5,9 @@ stamps are in the order of commits.  The stamp is the log's highest plus one: a 
 of its own made an insert twice as dear.  Versions end in random digits, for a restored backup gives
 out the same stamps again.
 
-An entry keeps the ids of the operations that wrote its row; only a push touches them.  Of a deleted
-row it keeps the last values as JSON: numbers and texts as they are, floats in 17 digits, bytes in hex.
+An entry keeps the ids of the operations that wrote its row, and a dash before them if another program
+wrote it since.  Of a deleted row it keeps the last values as JSON: numbers and texts as they are, floats
+in 17 digits, bytes in hex.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ EVENTS = ("insert", "update", "rekey", "delete")
 _UNIQUE_EVENTS = ("note_insert", "note_update", "gone_insert", "gone_update")
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 _VERSION = "stamp || '-' || lower(hex(randomblob(4)))"
+# A write that is no push is marked before the ids, once: so a client can tell whether its own operation wrote last.
+_FOREIGN = "iif(operation_ids glob '-*', operation_ids, '- ' || operation_ids)"
 
 
 def track_statements(session: Session, table: Table) -> list[str]:
@@ -128,7 +131,7 @@ def _entry(table: Table, key: list[str], image: str | None = None, source: str =
         on conflict ({", ".join(table.keys)}) do update set
             stamp = excluded.stamp, version = excluded.version, updated_at = excluded.updated_at,
             created_at = iif({table.log}.deleted and not excluded.deleted, excluded.created_at, created_at),
-            deleted = excluded.deleted, image = excluded.image;
+            deleted = excluded.deleted, image = excluded.image, operation_ids = {_FOREIGN};
     """
 
 
