@@ -120,7 +120,7 @@ class Changes:
         pa.Table
             `ord`; the key as `k_<name>`; `deleted`; `touched`, a text of 0 and 1 over
             ``schema.values``: the given columns of an insert, the cells that differ of an update;
-            `l_<name>` the touched cells as edited, else NULL; `b_there`, `b_<name>` and `b_version`,
+            `l_<name>` the touched cells as edited, else NULL; `held_there`, `b_<name>` and `held_version`,
             the row in the snapshot and its version.
 
         Notes
@@ -443,8 +443,8 @@ def _operations(
         operations[f"l_{column.name}"] = _masked(cells, touched.get(column.name))
     for column in schema.value_columns:
         operations[f"b_{column.name}"] = _taken(base, column.name, column.arrow, count)
-    operations["b_there"] = pa.array(np.full(count, base is not None))
-    operations["b_version"] = _taken(base, VERSION_COLUMN, pa.large_string(), count)
+    operations["held_there"] = pa.array(np.full(count, base is not None))
+    operations["held_version"] = _taken(base, VERSION_COLUMN, pa.large_string(), count)
     return pa.table(operations)
 
 

@@ -258,4 +258,3 @@ class StoreFile:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-

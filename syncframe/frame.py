@@ -1011,21 +1011,21 @@ def _is_strict_json(text: str) -> bool:
 
 # Sets of rows ---------------------------------------------------------------------------------------------------------
 
-_connection: tuple[int, duckdb.DuckDBPyConnection] | None = None
+_connections: dict[int, duckdb.DuckDBPyConnection] = {}  # by process
 _connecting = threading.Lock()
 
 
 def cursor() -> duckdb.DuckDBPyConnection:
     """A cursor of its own on a DuckDB in memory, which holds nothing; close it when done."""
-    global _connection
     with _connecting:
-        # A process that was forked must not share its parent's threads and locks.
-        if _connection is None or _connection[0] != os.getpid():
+        # A process that was forked has none of its parent's threads: using the parent's connection,
+        # or closing it, would wait for them for ever.
+        if os.getpid() not in _connections:
             made = duckdb.connect(":memory:")
             # Large text is pandas' own type: it is then handed over without a copy.
             made.execute("set global timezone = 'UTC'; set global arrow_large_buffer_size = true")
-            _connection = os.getpid(), made
-        return _connection[1].cursor()
+            _connections[os.getpid()] = made
+        return _connections[os.getpid()].cursor()
 
 
 def matched(base: pa.Table, new: pa.Table) -> tuple[np.ndarray, np.ndarray]:

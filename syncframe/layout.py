@@ -60,7 +60,7 @@ class Layout:
         letters = "vlrbanphfs"
         return [
             template.format(
-                q=quote(name), i=i, text=_text(name), **{letter: quote(f"{letter}_{name}") for letter in letters}
+                q=quote(name), i=i, text=literal(name), **{letter: quote(f"{letter}_{name}") for letter in letters}
             )
             for i, name in enumerate(self.schema.values, 1)
             if names is None or name in names
@@ -83,6 +83,24 @@ class Layout:
         if not self.schema.values:
             return "true"
         return f"row({', '.join(self.each(left))}) is not distinct from row({', '.join(self.each(right))})"
+
+    @property
+    def firsts(self) -> str:
+        """A subquery of the first operation on each key."""
+        return f"(select * from {self.edits} where not follower)"
+
+    @property
+    def followers(self) -> str:
+        """A subquery of the operations that wait behind one whose answer is unknown."""
+        return f"(select * from {self.edits} where follower)"
+
+    @property
+    def lasts(self) -> str:
+        """A subquery of the last operation on each key: what is shown."""
+        return f"""
+            (select * from {self.edits} e
+             where e.follower or not exists (select 1 from {self.edits} f where f.follower and {self.on("f", "e")}))
+        """
 
     @property
     def no_bits(self) -> str:
@@ -123,5 +141,6 @@ class Layout:
         return "".join(f", {quote(f'{letter}_{c.name}')} {c.store}" for c in self.schema.value_columns)
 
 
-def _text(value: str) -> str:
+def literal(value: str) -> str:
+    """A SQL text literal."""
     return "'" + value.replace("'", "''") + "'"

@@ -134,7 +134,7 @@ class Push:
     def __init__(self, store: Store, queue: Queue, backend: Backend, url: str) -> None:
         self.store, self.queue, self.backend, self.url = store, queue, backend, url
         self.accepted: list[tuple[Layout, pa.Table]] = []
-        self.outcomes = 0
+        self.outcomes = self.sent = self.waiting = 0
         self._tell: Callable[[], None] = lambda: None
 
     def run(
@@ -170,7 +170,7 @@ class Push:
         began = time.monotonic()
         with self.store.transaction() as cursor:
             last = self.queue.last_place(cursor, tables) if until is None else until
-            waiting = self.queue.pending(cursor, tables)
+            waiting = self.waiting = self.queue.pending(cursor, tables)
         if not waiting:
             return self._result(tables, None, began, last)
         self._check_identity()
@@ -215,8 +215,10 @@ class Push:
                 return
 
     def _send_ready(self, tables: Collection[str] | None, number: int, last: int) -> None:
+        """Send until nothing is ready; what an answer made ready goes out too, but not for ever."""
+        bound = self.sent + POLICY_ROUNDS * self.waiting
         for is_retry in (False, True):
-            while (batch := self._next(tables, number, last, is_retry)) is not None:
+            while self.sent < bound and (batch := self._next(tables, number, last, is_retry)) is not None:
                 self._send(batch)
                 self._tell()
 
@@ -226,6 +228,7 @@ class Push:
 
     def _send(self, batch: Batch) -> None:
         operations, layout = self._operations(batch)
+        self.sent += len(operations)
         answered = 0
         try:
             for outcomes in self.backend.push(operations):
@@ -279,7 +282,7 @@ class Push:
         if not len(rows):
             return 0
         with self.store.transaction() as cursor:
-            self.queue.settle(cursor, layout, rows)
+            self.queue.settle(cursor, layout, rows, sent=batch.sent)
             self.store.touched(cursor, batch.table, "last_push")
         self.outcomes += len(rows)
         accepted = rows.filter(pc.equal(rows["status"], "accepted"))["operation_id"].cast(pa.large_string())

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from . import rules
 from .errors import KeyColumnError, StaleFrameError
 from .file import Cursor
 from .layout import META, Layout
@@ -30,6 +31,17 @@ from .store import UNDO_STEPS, Store, operations_source, shown_rows, utc_now
 BATCH_ROWS = 10_000
 RETRIED_CODES = ("reference", "unique")
 EVERY_REVISION = 2**62  # nothing is newer: a staging of what is shown now
+
+_NO_ERROR = "error_code = null, error_column = null, error_message = null"
+_REMOTE = """
+    h.remote_version as version, h.remote_operation as operation, h.remote_created as created,
+    h.remote_updated as updated, h.remote_deleted as deleted
+"""
+_FIRST = """
+    h.id as first_id, h.sequence as first_sequence, h.given as first_given, h.deleted as first_deleted, h.rev as first_rev,
+    h.staged_at as first_staged_at
+"""
+_FOLLOWER = "f.id as behind_id, f.sequence as behind_sequence, f.given as behind_given, f.staged_at as behind_staged_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +110,7 @@ class Queue:
         ----------
         operations
             As `Changes.operations()` gives them: ord, k_*, deleted, touched, l_*, and the snapshot's row as
-            b_there, b_*, b_version.
+            held_there, b_*, held_version.
         held
             The value columns that the snapshot had.
         revision
@@ -123,6 +135,7 @@ class Queue:
         again = cursor.one("select count(*) from staged where has_remote or verdict = 'clash'")
         if again:
             self._learn_again(cursor, layout, rev)
+            self._note_settled(cursor, layout, rev)
         self.store.record(cursor, action, layout.table, len(operations), note, staging=rev)
         self._forget_images(cursor)
         for name in ("staged", "met"):
@@ -139,29 +152,33 @@ class Queue:
             create or replace temp table staged as
             with joined as (
                 select g.* replace (('0' || g.touched)::bit as touched), uuid()::varchar as new_id,
-                       h.id as h_id, coalesce(h.attempted, false) as h_attempted, coalesce(h.deleted, false) as h_deleted,
-                       coalesce(h.has_remote, false) as has_remote, h.given as h_given, f.id as f_id, f.given as f_given,
-                       coalesce(f.deleted, false) as f_deleted, r.rev is not null as r_there, t.reason, t.version as t_version,
+                       h.id as first_id, h.given as first_given, coalesce(h.attempted, false) as first_attempted,
+                       coalesce(h.deleted, false) as first_deleted, coalesce(h.has_remote, false) as has_remote,
+                       f.id as behind_id, f.given as behind_given, coalesce(f.deleted, false) as behind_deleted,
+                       r.rev is not null as row_there, t.reason, t.version as gone_version,
                        coalesce(r.pulled_rev, t.pulled_rev, 0) > {revision} as is_foreign,
                        coalesce(r.rev, 0) > {revision} as is_moved,
                        case when f.id is not null then not f.deleted when h.id is not null then not h.deleted
-                            else r.rev is not null end as s_there{layout.also(last)}{layout.also("r.{v}")}{layout.also("h.{l} as {h}")}
+                            else r.rev is not null end as shown_there
+                       {layout.also(last)}{layout.also("r.{v}")}{layout.also("h.{l} as {h}")}
                 from operations g
-                left join (select * from {layout.edits} where not follower) h on {layout.on("h", "g")}
-                left join (select * from {layout.edits} where follower) f on {layout.on("f", "g")}
+                left join {layout.firsts} h on {layout.on("h", "g")}
+                left join {layout.followers} f on {layout.on("f", "g")}
                 left join {layout.rows} r on {layout.on("r", "g")}
                 left join {layout.gone} t on {layout.on("t", "g")}
             ),
-            judged as (select *, {_verdict(layout, held)} as verdict from joined)
-            select *{layout.also(_new_local(held))}{layout.also(_staged_base(held))},
-                   case when verdict in ('clash', 'back') then b_there
-                        when f_id is not null or h_attempted then not h_deleted else r_there end as base_there,
-                   case when f_id is not null then f_id when h_id is not null and not h_attempted then h_id end as target,
-                   case when verdict = 'whole' or (not deleted and case when f_id is not null then f_deleted
-                                                                        when not h_attempted then h_deleted else false end)
-                        then '{layout.all_bits}'::bit
-                        else touched | coalesce(f_given, case when not h_attempted then h_given end, '{layout.no_bits}'::bit)
-                        end as now_given
+            judged as (
+                select *, {rules.verdict(layout, held)} as verdict,
+                       case when behind_id is not null then behind_id when not first_attempted then first_id end as target,
+                       case when behind_id is not null then behind_given when not first_attempted then first_given end as target_given,
+                       case when behind_id is not null then behind_deleted else not first_attempted and first_deleted end as target_deleted
+                from joined
+            )
+            select *{layout.also(rules.staged_local(held))}{layout.also(rules.staged_base(held))},
+                   case when verdict in ('clash', 'back') then held_there
+                        when behind_id is not null or first_attempted then not first_deleted else row_there end as base_there,
+                   case when verdict = 'whole' or (target_deleted and not deleted) then '{layout.all_bits}'::bit
+                        else touched | coalesce(target_given, '{layout.no_bits}'::bit) end as now_given
             from judged
             """,
             operations=operations,
@@ -178,10 +195,10 @@ class Queue:
         there = self._named(cursor, layout, "verdict = 'exists'")
         if there:
             raise KeyColumnError(
-                f"keys {shown(there)} cannot be inserted into {layout.table!r}: they are there already, outside this frame",
+                f"keys {shown(there)} cannot be inserted into {layout.table!r}: they are there, outside this frame",
                 hint="take a frame that holds them, or update(key, ...)",
             )
-        unsure = self._named(cursor, layout, "verdict = 'clash' and h_attempted")
+        unsure = self._named(cursor, layout, "verdict = 'clash' and first_attempted")
         if unsure:
             raise StaleFrameError(
                 f"rows {shown(unsure)} of {layout.table!r} were changed here and at the back end since this frame was "
@@ -203,8 +220,8 @@ class Queue:
         cursor.run(
             f"""
             create or replace temp table met as
-            select {layout.keys_of("g")}, not g.r_there as deleted, coalesce(r.version, g.t_version) as version, r.operation,
-                   r.created, r.updated{layout.also("r.{v}")}
+            select {layout.keys_of("g")}, not g.row_there as deleted, coalesce(r.version, g.gone_version) as version,
+                   r.operation, r.created, r.updated{layout.also("r.{v}")}
             from staged g left join {layout.rows} r on {layout.on("r", "g")} where g.verdict = 'clash'
             """
         )
@@ -214,39 +231,44 @@ class Queue:
         cursor.run(
             f"""
             insert into {layout.rows} by name
-            select {layout.keys}, b_version as version, {rev} as rev, {rev} as pulled_rev{layout.also("{p} as {v}")}
-            from staged where verdict in ('clash', 'back') and b_there
+            select {layout.keys}, held_version as version, {rev} as rev, {rev} as pulled_rev{layout.also("{p} as {v}")}
+            from staged where verdict in ('clash', 'back') and held_there
             """
         )
 
     def _fold(self, cursor: Cursor, layout: Layout, rev: int, first: int) -> None:
-        """Fold each operation into the one that waits for its key, or queue it, or take both away if they say nothing."""
+        """Fold each operation into the one that waits for its key, or queue it, or drop both if they say nothing."""
         cursor.run(
             f"""
             merge into {layout.edits} e
             using (select * from staged where target is not null or not is_nothing) g on e.id = g.target
             when matched and g.is_nothing then delete
-            when matched then update set deleted = g.deleted, given = g.now_given, error_code = null, error_column = null,
-                error_message = null, sent = null, retry = false, rev = {rev}, staged_at = {_now()},
+            when matched then update set deleted = g.deleted, given = g.now_given, {_NO_ERROR}, sent = null,
+                retry = false, rev = {rev}, staged_at = {_now()},
                 sequence = case when g.base_there then {first} + g.ord else e.sequence end{layout.also("{l} = g.{n}")}
             when not matched then insert
-                (sequence, id, {layout.keys}, follower, given, deleted, attempted, has_remote, retry, staged_at, rev{layout.also("{l}")})
-            values ({first} + g.ord, g.new_id, {layout.keys_of("g")}, g.h_id is not null, g.now_given, g.deleted, false, false,
-                    false, {_now()}, {rev}{layout.also("g.{n}")})
+                (sequence, id, {layout.keys}, follower, given, deleted, attempted, has_remote, retry, staged_at,
+                 rev{layout.also("{l}")})
+            values ({first} + g.ord, g.new_id, {layout.keys_of("g")}, g.first_id is not null, g.now_given, g.deleted,
+                    false, false, false, {_now()}, {rev}{layout.also("g.{n}")})
             """
         )
 
     def _move_revisions(self, cursor: Cursor, layout: Layout, rev: int) -> None:
         """An edit that is taken back to nothing changes what is shown, too."""
         cursor.run(
-            f"update {layout.rows} r set rev = {rev} from staged g where {layout.on('r', 'g')} and g.target is not null and g.is_nothing"
+            f"""
+            update {layout.rows} r set rev = {rev} from staged g
+            where {layout.on("r", "g")} and g.target is not null and g.is_nothing
+            """
         )
-        vanished = "select * from staged where target is not null and is_nothing and not r_there"
+        vanished = "select * from staged where target is not null and is_nothing and not row_there"
         cursor.run(f"delete from {layout.gone} t using ({vanished}) g where {layout.on('t', 'g')}")
         cursor.run(
             f"""
             insert into {layout.gone} by name
-            select {layout.keys}, t_version as version, coalesce(reason, 'staged') as reason, {rev} as rev, 0 as pulled_rev
+            select {layout.keys}, gone_version as version, coalesce(reason, 'staged') as reason, {rev} as rev,
+                   0 as pulled_rev
             from ({vanished})
             """
         )
@@ -255,9 +277,11 @@ class Queue:
         cursor.run(
             f"""
             insert into {layout.images} by name
-            select {rev} as staging, {layout.keys}, case when not is_nothing then coalesce(target, new_id) end as left_id,
-                   has_remote as was_conflict, s_there as before_there, not deleted as after_there{layout.also("{s} as {b}")}{layout.also("{n} as {a}")}
-            from (select * exclude ({", ".join(["b_there", *layout.each("{b}")])}) from staged)
+            select {rev} as staging, {layout.keys}, has_remote as was_conflict,
+                   case when not is_nothing then coalesce(target, new_id) end as left_id,
+                   shown_there as before_there, not deleted as after_there
+                   {layout.also("{s} as {b}")}{layout.also("{n} as {a}")}
+            from (select * exclude ({", ".join(["held_there", *layout.each("{b}")])}) from staged)
             """
         )
 
@@ -265,25 +289,35 @@ class Queue:
         """Keep rows in conflict as they are, so that undo can open the conflict again."""
         if not cursor.one(f"select count(*) from {keys}"):
             return
-        cursor.run(
-            f"insert into {layout.kept_edits} by name select {rev} as staging, e.* from {layout.edits} e semi join {keys} g using ({layout.keys})"
-        )
-        cursor.run(
-            f"insert into {layout.kept_rows} by name select {rev} as staging, r.* from {layout.rows} r semi join {keys} g using ({layout.keys})"
-        )
+        for part, kept in ((layout.edits, layout.kept_edits), (layout.rows, layout.kept_rows)):
+            cursor.run(
+                f"""
+                insert into {kept} by name
+                select {rev} as staging, e.* from {part} e semi join {keys} g using ({layout.keys})
+                """
+            )
 
     def _learn_again(self, cursor: Cursor, layout: Layout, rev: int) -> None:
         """Try the remote that is known already against the edited local."""
         known = f"""
-            select {layout.keys}, remote_deleted as deleted, remote_version as version, remote_operation as operation,
-                   remote_created as created, remote_updated as updated{layout.also("{r} as {v}")}
-            from {layout.edits} semi join (select {layout.keys} from staged where has_remote) g using ({layout.keys})
+            select {layout.keys_of("h")}, {_REMOTE}{layout.also("h.{r} as {v}")}
+            from {layout.firsts} h semi join (select {layout.keys} from staged where has_remote) g using ({layout.keys})
             where has_remote
         """
         if cursor.one("select count(*) from duckdb_tables() where table_name = 'met' and temporary"):
             known += " union all by name from met"
         cursor.run(f"create or replace temp table hit as select *, false as forced from ({known})")
         self.learn(cursor, layout, rev, is_again=True)
+
+    def _note_settled(self, cursor: Cursor, layout: Layout, rev: int) -> None:
+        """An edited conflict that met its remote may have left no operation."""
+        cursor.run(
+            f"""
+            update {layout.images} u set left_id = null
+            where staging = {rev} and was_conflict
+              and not exists (select 1 from {layout.edits} e where {layout.on("e", "u")} and e.id = u.left_id)
+            """
+        )
 
     def _forget_images(self, cursor: Cursor) -> None:
         """Keep what undo needs of the last stagings only."""
@@ -310,24 +344,23 @@ class Queue:
             create or replace temp table meeting as
             with joined as (
                 select {layout.keys_of("p")}, p.version, p.operation, p.created, p.updated, p.deleted, p.forced,
-                       h.id as h_id, h.sequence as h_sequence, h.given as h_given, h.deleted as h_deleted, h.rev as h_rev,
-                       h.staged_at as h_staged_at, h.attempted as h_attempted, h.has_remote, h.remote_version,
-                       f.id as f_id, f.sequence as f_sequence, f.given as f_given, coalesce(f.deleted, false) as f_deleted,
-                       f.staged_at as f_staged_at, r.rev is not null as base_there, r.version as r_version,
-                       t.version as t_version, p.forced or coalesce(split_part(p.operation, ' ', 1) = h.id, false) as is_ours
+                       {_FIRST}, h.attempted as first_attempted, h.has_remote, h.remote_version,
+                       {_FOLLOWER}, coalesce(f.deleted, false) as behind_deleted,
+                       r.rev is not null as base_there, r.version as row_version, t.version as gone_version,
+                       p.forced or coalesce(split_part(p.operation, ' ', 1) = h.id, false) as is_ours
                        {layout.also("p.{v} as {p}")}{layout.also("r.{v} as {b}")}{layout.also("f.{l} as {f}")}
-                       {layout.also(_first_as_stored())}
+                       {layout.also(rules.first_as_stored())}
                 from hit p
-                join (select * from {layout.edits} where not follower) h on {layout.on("h", "p")}
-                left join (select * from {layout.edits} where follower) f on {layout.on("f", "p")}
+                join {layout.firsts} h on {layout.on("h", "p")}
+                left join {layout.followers} f on {layout.on("f", "p")}
                 left join {layout.rows} r on {layout.on("r", "p")}
                 left join {layout.gone} t on {layout.on("t", "p")}
             ),
-            acted as (select *, {_act(layout, mode, is_again)} as act from joined)
-            select *{layout.also(_rebased_local())},
-                   case when act = 'settle' then f_id is null or f_deleted
+            acted as (select *, {rules.act(layout, mode, is_again=is_again)} as act from joined)
+            select *{layout.also(rules.rebased_local())},
+                   case when act = 'settle' then behind_id is null or behind_deleted
                         when act = 'theirs' then deleted
-                        when f_id is not null then f_deleted else h_deleted end as n_deleted
+                        when behind_id is not null then behind_deleted else first_deleted end as now_deleted
             from acted
             """
         )
@@ -346,17 +379,21 @@ class Queue:
         cursor.run(
             f"""
             create or replace temp table wider as select * from meeting
-            where act = 'same' and not deleted and base_there and version is not distinct from r_version
+            where act = 'same' and not deleted and base_there and version is not distinct from row_version
               and not {layout.rows_like("{p}", "{b}")}
             """
         )
         if cursor.one("select count(*) from wider"):
             keep = layout.also(
-                "{l} = case when get_bit(e.given, {i}) = 1 or e.deleted or e.{l} is distinct from w.{b} then e.{l} else w.{p} end"
+                "{l} = case when get_bit(e.given, {i}) = 1 or e.deleted or e.{l} is distinct from w.{b} "
+                "then e.{l} else w.{p} end"
             )
             cursor.run(f"update {layout.edits} e set rev = e.rev{keep} from wider w where {layout.on('e', 'w')}")
             cursor.run(
-                f"update {layout.rows} r set rev = r.rev{layout.also('{v} = w.{p}')} from wider w where {layout.on('r', 'w')}"
+                f"""
+                update {layout.rows} r set rev = r.rev{layout.also("{v} = w.{p}")} from wider w
+                where {layout.on("r", "w")}
+                """
             )
         cursor.run("drop table wider")
 
@@ -367,18 +404,15 @@ class Queue:
         """
         if not cursor.one("select count(*) from meeting where act = 'behind'"):
             return
-        cursor.run(
-            f"delete from {layout.edits} e using meeting m where {layout.on('e', 'm')} and m.act = 'behind' and not e.follower"
-        )
-        cursor.run(
-            f"update {layout.edits} e set follower = false from meeting m where {layout.on('e', 'm')} and m.act = 'behind'"
-        )
+        behind = f"{layout.on('e', 'm')} and m.act = 'behind'"
+        cursor.run(f"delete from {layout.edits} e using meeting m where {behind} and not e.follower")
+        cursor.run(f"update {layout.edits} e set follower = false from meeting m where {behind}")
         cursor.run(f"delete from {layout.rows} r using meeting m where {layout.on('r', 'm')} and m.act = 'behind'")
         cursor.run(
             f"""
             insert into {layout.rows} by name
             select {layout.keys}, null::varchar as version, {rev} as rev, {rev} as pulled_rev{layout.also("{h} as {v}")}
-            from meeting where act = 'behind' and not h_deleted
+            from meeting where act = 'behind' and not first_deleted
             """
         )
 
@@ -386,33 +420,34 @@ class Queue:
         """Bring rows and operations to what `meeting` says: act, the remote row as p_*, what is left to say as n_*."""
         kept = "('conflict', 'same', 'behind')"
         over = f"""
-            (act = 'theirs' or (act = 'settle' and f_id is null) or (n_deleted and deleted)
-             or (not n_deleted and not deleted and {layout.rows_like("{n}", "{p}")}))
+            (act = 'theirs' or (act = 'settle' and behind_id is null) or (now_deleted and deleted)
+             or (not now_deleted and not deleted and {layout.rows_like("{n}", "{p}")}))
         """
         cursor.run(f"delete from {layout.edits} e using meeting m where {layout.on('e', 'm')} and m.act not in {kept}")
         cursor.run(
             f"""
             insert into {layout.edits} by name
-            select case when act = 'settle' then f_sequence when base_there then coalesce(f_sequence, h_sequence) else h_sequence end as sequence,
-                   case when act = 'settle' then f_id else h_id end as id, {layout.keys}, false as follower,
-                   case when act = 'settle' then f_given else h_given | coalesce(f_given, h_given) end as given, n_deleted as deleted,
-                   false as attempted, false as has_remote, false as retry, coalesce(f_staged_at, h_staged_at) as staged_at,
-                   {rev} as rev{layout.also("{n} as {l}")}
+            select case when act = 'settle' then behind_sequence
+                        when base_there then coalesce(behind_sequence, first_sequence) else first_sequence end as sequence,
+                   case when act = 'settle' then behind_id else first_id end as id, {layout.keys}, false as follower,
+                   case when act = 'settle' then behind_given else first_given | coalesce(behind_given, first_given) end as given,
+                   now_deleted as deleted, false as attempted, false as has_remote, false as retry,
+                   coalesce(behind_staged_at, first_staged_at) as staged_at, {rev} as rev{layout.also("{n} as {l}")}
             from meeting where act not in {kept} and not {over}
             """
         )
         cursor.run(
             f"""
-            update {layout.edits} e set attempted = false, has_remote = true, remote_deleted = m.deleted, remote_version = m.version,
-                remote_operation = m.operation, remote_created = m.created, remote_updated = m.updated,
-                error_code = null, error_column = null, error_message = null, rev = {rev}{layout.also("{r} = m.{p}")}
+            update {layout.edits} e set attempted = false, has_remote = true, remote_deleted = m.deleted,
+                remote_version = m.version, remote_operation = m.operation, remote_created = m.created,
+                remote_updated = m.updated, {_NO_ERROR}, rev = {rev}{layout.also("{r} = m.{p}")}
             from meeting m where {layout.on("e", "m")} and m.act in ('conflict', 'behind') and not e.follower
             """
         )
         stored = f"""
             (select {layout.keys}, version, operation, created, updated, deleted{layout.also("{p} as {v}")},
-                    case when act = 'settle' and ((deleted and h_deleted) or (not deleted and not h_deleted
-                              and {layout.rows_like("{p}", "{h}")})) then h_rev end as own_rev
+                    case when act = 'settle' and ((deleted and first_deleted) or (not deleted and not first_deleted
+                              and {layout.rows_like("{p}", "{h}")})) then first_rev end as own_rev
              from meeting where act not in {kept})
         """
         self.store.put(cursor, layout, stored, rev)
@@ -425,21 +460,18 @@ class Queue:
         Parameters
         ----------
         chosen
-            The key as k_*, the chosen row as n_*, n_deleted, and looked_at: the remote version that was seen.
+            The key as k_*, the chosen row as n_*, now_deleted, and looked_at: the remote version that was seen.
         """
         rev, _ = self.store.tick(cursor)
         cursor.run(
             f"""
             create or replace temp table meeting as
-            select {layout.keys_of("c")}, h.remote_version as version, h.remote_operation as operation, h.remote_created as created,
-                   h.remote_updated as updated, h.remote_deleted as deleted, false as forced, h.id as h_id, h.sequence as h_sequence,
-                   h.given as h_given, h.deleted as h_deleted, h.rev as h_rev, h.staged_at as h_staged_at,
-                   f.id as f_id, f.sequence as f_sequence, f.given as f_given, f.staged_at as f_staged_at, r.rev is not null as base_there,
-                   c.n_deleted, 'resolve' as act, c.looked_at is distinct from h.remote_version as is_late
+            select {layout.keys_of("c")}, {_REMOTE}, {_FIRST}, {_FOLLOWER}, r.rev is not null as base_there,
+                   c.now_deleted, 'resolve' as act, c.looked_at is distinct from h.remote_version as is_late
                    {layout.also("c.{n}")}{layout.also("h.{r} as {p}")}{layout.also("h.{l} as {h}")}
             from chosen c
             join (select * from {layout.edits} where has_remote and not follower) h on {layout.on("h", "c")}
-            left join (select * from {layout.edits} where follower) f on {layout.on("f", "c")}
+            left join {layout.followers} f on {layout.on("f", "c")}
             left join {layout.rows} r on {layout.on("r", "c")}
             """,
             chosen=chosen,
@@ -451,17 +483,11 @@ class Queue:
 
     def take_theirs(self, cursor: Cursor, layout: Layout, keys: pa.Table | None) -> int:
         """Settle conflicts by the remote rows, all of them or those named; return how many."""
-        return self._resolve_all(cursor, layout, keys, "{r}", "h.remote_deleted", "take theirs")
+        return self._resolve_all(cursor, layout, keys, "h.{r}", "h.remote_deleted", "take theirs")
 
     def keep_mine(self, cursor: Cursor, layout: Layout, keys: pa.Table | None) -> int:
         """Settle conflicts by laying the cells that mine changed over the remote rows; return how many."""
-        mine = (
-            "case when m.deleted then null "
-            "when h.remote_deleted then m.{l} "
-            "when r.rev is null then case when get_bit(m.given, {i}) = 1 or get_bit(h.given, {i}) = 1 then m.{l} else h.{r} end "
-            "when m.{l} is distinct from r.{v} or (m.follower and m.{l} is distinct from h.{l}) then m.{l} else h.{r} end"
-        )
-        return self._resolve_all(cursor, layout, keys, mine, "m.deleted", "keep mine")
+        return self._resolve_all(cursor, layout, keys, rules.kept_mine(), "m.deleted", "keep mine")
 
     def _resolve_all(
         self, cursor: Cursor, layout: Layout, keys: pa.Table | None, value: str, deleted: str, action: str
@@ -470,10 +496,10 @@ class Queue:
         tables = {} if keys is None else {"only_keys": keys}
         chosen = cursor.arrow(
             f"""
-            select {layout.keys_of("h")}, h.remote_version as looked_at, {deleted} as n_deleted{layout.also(value + " as {n}")}
+            select {layout.keys_of("h")}, h.remote_version as looked_at, {deleted} as now_deleted
+                   {layout.also(value + " as {n}")}
             from (select * from {layout.edits} {only} where has_remote and not follower) h
-            join {layout.edits} m on {layout.on("m", "h")}
-                and (m.follower or not exists (select 1 from {layout.edits} f where f.follower and {layout.on("f", "h")}))
+            join {layout.lasts} m on {layout.on("m", "h")}
             left join {layout.rows} r on {layout.on("r", "h")}
             """,
             **tables,
@@ -486,17 +512,19 @@ class Queue:
         rows = cursor.one("select count(*) from meeting")
         if rows:
             self._keep_conflicts(cursor, layout, rev, "meeting")
+            # What is chosen is given, all of it: an insert over a deleted row sends the whole row.
+            cursor.run(f"update meeting set first_given = '{layout.all_bits}'::bit where deleted and not now_deleted")
+            self._write_meeting(cursor, layout, rev)
             cursor.run(
                 f"""
                 insert into {layout.images} by name
-                select {rev} as staging, {layout.keys}, h_id as left_id, true as was_conflict, true as before_there,
-                       not n_deleted as after_there from meeting
+                select {rev} as staging, {layout.keys_of("m")}, e.id as left_id, true as was_conflict,
+                       true as before_there, not now_deleted as after_there
+                from meeting m left join {layout.edits} e on {layout.on("e", "m")}
                 """
             )
-            # What is chosen is given, all of it: an insert over a deleted row sends the whole row.
-            cursor.run(f"update meeting set h_given = '{layout.all_bits}'::bit where deleted and not n_deleted")
-            self._write_meeting(cursor, layout, rev)
             self.store.record(cursor, action, layout.table, rows, staging=rev)
+            self._forget_images(cursor)
         cursor.run("drop table temp.meeting")
 
     # -- push
@@ -539,7 +567,10 @@ class Queue:
         )
         sent = self._sent(cursor, layout, turn)
         cursor.run(
-            f"update {layout.edits} e set attempted = true, sent = {push}, retry = {str(is_retry).lower()} from batch b where e.id = b.id"
+            f"""
+            update {layout.edits} e set attempted = true, sent = {push}, retry = {str(is_retry).lower()}, {_NO_ERROR}
+            from batch b where e.id = b.id
+            """
         )
         cursor.run("drop table temp.batch")
         return Batch(layout.table, sent)
@@ -552,8 +583,8 @@ class Queue:
             select o.id as operation_id, kind, coalesce(o.base_version, t.version) as base_version,
                    case kind when 'delete' then []::varchar[]
                              when 'insert' then {_named_list(given)} else {_named_list(changed)} end as given,
-                   {layout.keys_of("o")}{layout.also("{l}")}{layout.also("{b}")}, attempted, base_there, deleted as is_deleted,
-                   staged_at, given::varchar as bits
+                   {layout.keys_of("o")}{layout.also("{l}")}{layout.also("{b}")}, attempted, base_there,
+                   deleted as is_deleted, staged_at, given::varchar as bits
             from ({operations_source(layout)}) o semi join batch using (id)
             left join {layout.gone} t on {layout.on("t", "o")} and not o.base_there
             order by {turn}
@@ -565,19 +596,41 @@ class Queue:
         layout = self.store.layout(cursor, batch.table)
         before = batch.sent.select(["operation_id", "attempted"])
         cursor.run(
-            f"update {layout.edits} e set attempted = b.attempted, sent = null from unsent b where e.id = b.operation_id",
+            f"""
+            update {layout.edits} e set attempted = b.attempted, sent = null
+            from unsent b where e.id = b.operation_id and not e.has_remote and e.error_code is null
+            """,
             unsent=before,
         )
 
-    def settle(self, cursor: Cursor, layout: Layout, outcomes: pa.Table, mode: str = "fail") -> Learnt:
-        """Store what became of pushed operations."""
+    def settle(
+        self, cursor: Cursor, layout: Layout, outcomes: pa.Table, mode: str = "fail", sent: pa.Table | None = None
+    ) -> Learnt:
+        """Store what became of pushed operations.
+
+        Parameters
+        ----------
+        outcomes
+            As a back end gives them.
+        sent
+            The batch: operation_id and whether it was attempted before.
+        """
         rev, _ = self.store.tick(cursor)
         self._load_outcomes(cursor, layout, outcomes)
+        if sent is not None:
+            # Refused at its first sending, it was certainly not applied.
+            cursor.run(
+                f"""
+                update {layout.edits} e set attempted = false from outcome o join sent s using (operation_id)
+                where e.id = o.operation_id and o.status = 'conflicted' and not s.attempted
+                """,
+                sent=sent.select(["operation_id", "attempted"]),
+            )
         cursor.run(
             f"""
             create or replace temp table hit as
-            select {layout.keys}, version, case when status = 'accepted' then operation_id end as operation, created, updated,
-                   deleted, status = 'accepted' as forced{layout.also("{r} as {v}")}
+            select {layout.keys}, version, case when status = 'accepted' then operation_id end as operation, created,
+                   updated, deleted, status = 'accepted' as forced{layout.also("{r} as {v}")}
             from outcome where status <> 'rejected'
             """
         )
@@ -608,13 +661,13 @@ class Queue:
         )
 
     def _reject(self, cursor: Cursor, layout: Layout, rev: int) -> None:
-        """Record refusals; what waited behind a refused operation is folded into it, for it was certainly not applied."""
+        """Record refusals; what waited behind is folded into a refused operation, for it was certainly not applied."""
         if not cursor.one("select count(*) from outcome where status = 'rejected'"):
             return
         cursor.run(
             f"""
-            update {layout.edits} e set attempted = false, error_code = coalesce(o.code, 'rejected'), error_column = o.column,
-                error_message = o.message, rev = {rev}
+            update {layout.edits} e set attempted = false, error_code = coalesce(o.code, 'rejected'),
+                error_column = o.column, error_message = o.message, rev = {rev}
             from outcome o where e.id = o.operation_id and o.status = 'rejected'
             """
         )
@@ -622,9 +675,10 @@ class Queue:
             f"""
             create or replace temp table waiting as
             select f.*, r.rev is not null as base_there,
-                   case when f.deleted then r.rev is null else r.rev is not null and {layout.rows_like("f.{l}", "r.{v}")} end as is_nothing
-            from {layout.edits} f join outcome o on {layout.on("f", "o")} and o.status = 'rejected'
-            left join {layout.rows} r on {layout.on("r", "f")} where f.follower
+                   case when f.deleted then r.rev is null
+                        else r.rev is not null and {layout.rows_like("f.{l}", "r.{v}")} end as is_nothing
+            from {layout.followers} f join outcome o on {layout.on("f", "o")} and o.status = 'rejected'
+            left join {layout.rows} r on {layout.on("r", "f")}
             """
         )
         cursor.run(f"delete from {layout.edits} e using waiting w where e.id = w.id")
@@ -632,8 +686,8 @@ class Queue:
             f"""
             merge into {layout.edits} e using waiting w on {layout.on("e", "w")}
             when matched and w.is_nothing then delete
-            when matched then update set deleted = w.deleted, given = e.given | w.given, error_code = null, error_column = null,
-                error_message = null, sent = null, rev = {rev}, sequence = case when w.base_there then w.sequence else e.sequence end
+            when matched then update set deleted = w.deleted, given = e.given | w.given, {_NO_ERROR}, sent = null,
+                rev = {rev}, sequence = case when w.base_there then w.sequence else e.sequence end
                 {layout.also("{l} = w.{l}")}
             """
         )
@@ -644,8 +698,7 @@ class Queue:
         only = "" if ids is None else " and id in (select id from only_ids)"
         tables = {} if ids is None else {"only_ids": ids}
         cursor.run(
-            f"update {layout.edits} set error_code = null, error_column = null, error_message = null, sent = null "
-            f"where error_code is not null{only}",
+            f"update {layout.edits} set {_NO_ERROR}, sent = null where error_code is not null{only}",
             **tables,
         )
 
@@ -663,11 +716,10 @@ class Queue:
         cursor.run(
             f"""
             create or replace temp table given_up as
-            select {layout.keys_of("h")}, h.id, h.attempted, h.has_remote, h.deleted as h_deleted, m.deleted, r.rev is not null as base_there,
-                   m.id as left_id{layout.also("m.{l}")}{layout.also("r.{v}")}, r.version
+            select {layout.keys_of("h")}, h.id, h.attempted, h.has_remote, h.deleted as first_deleted, m.deleted,
+                   r.rev is not null as base_there, r.version{layout.also("m.{l}")}{layout.also("r.{v}")}
             from (select * from {layout.edits} {only} where not follower) h
-            join {layout.edits} m on {layout.on("m", "h")}
-                and (m.follower or not exists (select 1 from {layout.edits} f where f.follower and {layout.on("f", "h")}))
+            join {layout.lasts} m on {layout.on("m", "h")}
             left join {layout.rows} r on {layout.on("r", "h")}
             """,
             **tables,
@@ -688,23 +740,28 @@ class Queue:
             f"""
             insert into {layout.images} by name
             select {rev} as staging, {layout.keys}, null::varchar as left_id, has_remote as was_conflict,
-                   not deleted as before_there, base_there as after_there{layout.also("{l} as {b}")}{layout.also("{v} as {a}")}
+                   not deleted as before_there, base_there as after_there
+                   {layout.also("{l} as {b}")}{layout.also("{v} as {a}")}
             from given_up
             """
         )
 
     def _discard_edits(self, cursor: Cursor, layout: Layout, rev: int) -> None:
         cursor.run(f"delete from {layout.edits} e using given_up g where {layout.on('e', 'g')} and e.follower")
-        remotes = f"""
-            (select {layout.keys}, remote_version as version, remote_operation as operation, remote_created as created,
-                    remote_updated as updated, remote_deleted as deleted, null::bigint as own_rev{layout.also("{r} as {v}")}
-             from {layout.edits} semi join (select * from given_up where has_remote) g using ({layout.keys}) where has_remote)
-        """
-        cursor.run(f"create or replace temp table remote_rows as from {remotes}")
+        cursor.run(
+            f"""
+            create or replace temp table remote_rows as
+            select {layout.keys_of("h")}, {_REMOTE}, null::bigint as own_rev{layout.also("h.{r} as {v}")}
+            from {layout.firsts} h semi join given_up g using ({layout.keys}) where has_remote
+            """
+        )
         self.store.put(cursor, layout, "remote_rows", rev)
         cursor.run("drop table temp.remote_rows")
         cursor.run(
-            f"update {layout.rows} r set rev = {rev} from given_up g where {layout.on('r', 'g')} and not g.attempted and not g.has_remote"
+            f"""
+            update {layout.rows} r set rev = {rev} from given_up g
+            where {layout.on("r", "g")} and not g.attempted and not g.has_remote
+            """
         )
         never = "select * from given_up where not attempted and not has_remote and not base_there"
         cursor.run(
@@ -722,8 +779,8 @@ class Queue:
         operations = cursor.arrow(
             f"""
             select row_number() over () - 1 as ord, {layout.keys}, not base_there as deleted,
-                   case when base_there then {bits} else '{layout.no_bits[1:]}' end as touched{layout.also("{v} as {l}")}{layout.also("{l} as {b}")},
-                   not h_deleted as b_there, version as b_version
+                   case when base_there then {bits} else '{layout.no_bits[1:]}' end as touched,
+                   not first_deleted as held_there, version as held_version{layout.also("{v} as {l}")}{layout.also("{l} as {b}")}
             from given_up where attempted and not has_remote
             """
         )
@@ -772,24 +829,22 @@ class Queue:
             exists (select 1 from {layout.edits} e where {layout.on("e", "u")} and e.id = u.left_id and not e.attempted)
         """
         quiet = f"not exists (select 1 from {layout.edits} e where {layout.on('e', 'u')} and e.rev > {staging})"
-        cells = layout.each(
-            "case when u.before_there and (not u.after_there or (u.{a} is distinct from u.{b} and s.{v} is not distinct from u.{a})) "
-            "then '1' else '0' end"
-        )
+        cells = layout.each(rules.undone_cell())
         cursor.run(
             f"""
             create or replace temp table taken_back as
             select u.*, s.rev is not null as now_there{layout.also("s.{v}")}, s.version as now_version,
                    {" || ".join(cells) or "''"} as touched,
-                   case when u.left_id is null then {quiet} else {waits} end and u.after_there = (s.rev is not null) as is_free
+                   case when u.left_id is null then {quiet} else {waits} end
+                       and u.after_there = (s.rev is not null) as is_free
             from (select * from {layout.images} where staging = {staging} and not was_conflict) u
             left join ({shown_rows(layout)}) s on {layout.on("s", "u")}
             """
         )
         operations = cursor.arrow(
             f"""
-            select row_number() over () - 1 as ord, {layout.keys}, not before_there as deleted, touched{layout.also("{b} as {l}")},
-                   now_there as b_there, now_version as b_version{layout.also("{v} as {b}")}
+            select row_number() over () - 1 as ord, {layout.keys}, not before_there as deleted, touched,
+                   now_there as held_there, now_version as held_version{layout.also("{b} as {l}")}{layout.also("{v} as {b}")}
             from (select * from taken_back where is_free) order by ord
             """
         )
@@ -802,21 +857,24 @@ class Queue:
         cursor.run(
             f"""
             create or replace temp table reopening as
-            select {layout.keys_of("u")},
-                   coalesce((select max(e.rev) from {layout.edits} e where {layout.on("e", "u")}), 0) <= {staging}
-                   and not exists (select 1 from {layout.edits} e where {layout.on("e", "u")} and e.attempted)
-                   and coalesce((select max(r.rev) from {layout.rows} r where {layout.on("r", "u")}), 0) <= {staging}
-                   and not exists (select 1 from {layout.rows} r where {layout.on("r", "u")} and r.pulled_rev > {staging})
-                   as is_free
-            from {layout.images} u where staging = {staging} and was_conflict
+            select u.*, case when u.left_id is null then e.id is null
+                             else e.id = u.left_id and e.rev <= {staging} and not e.attempted end
+                        and coalesce(r.rev, 0) <= {staging} and coalesce(r.pulled_rev, 0) <= {staging} as is_free
+            from (select {layout.keys}, left_id from {layout.images} where staging = {staging} and was_conflict) u
+            left join {layout.lasts} e on {layout.on("e", "u")}
+            left join {layout.rows} r on {layout.on("r", "u")}
             """
         )
+        cursor.run("update reopening set is_free = false where is_free is null")
         free = "(select * from reopening where is_free)"
         for part, kept in ((layout.edits, layout.kept_edits), (layout.rows, layout.kept_rows)):
             cursor.run(f"delete from {part} e using {free} g where {layout.on('e', 'g')}")
             cursor.run(
-                f"insert into {part} by name select * exclude (staging) from (select * from {kept} where staging = {staging}) "
-                f"semi join {free} g using ({layout.keys})"
+                f"""
+                insert into {part} by name
+                select * exclude (staging) from (select * from {kept} where staging = {staging})
+                semi join {free} g using ({layout.keys})
+                """
             )
         total: int = cursor.one(f"select count(*) from {free}")
         late = key_values(cursor.arrow(f"select {layout.keys} from reopening where not is_free"), layout)
@@ -828,7 +886,10 @@ class Queue:
     def counts(self, cursor: Cursor, layout: Layout) -> dict[str, int]:
         """Operations of a table: pending, conflicts, rejected."""
         pending, conflicts, rejected = cursor.rows(
-            f"select count(*), count(*) filter (where has_remote), count(*) filter (where error_code is not null) from {layout.edits}"
+            f"""
+            select count(*), count(*) filter (where has_remote), count(*) filter (where error_code is not null)
+            from {layout.edits}
+            """
         )[0]
         return {"pending": pending, "conflicts": conflicts, "rejected": rejected}
 
@@ -864,129 +925,13 @@ def _named_list(parts: Sequence[str]) -> str:
 
 def _ready(push: int, last: int, is_retry: bool) -> str:
     """Which operations a push may send now."""
+    waits = f"not follower and not has_remote and sequence <= {last}"
     if is_retry:
         codes = ", ".join(f"'{code}'" for code in RETRIED_CODES)
-        return f"not follower and not has_remote and error_code in ({codes}) and sent = {push} and not retry and sequence <= {last}"
-    return f"not follower and not has_remote and error_code is null and (sent is null or sent <> {push}) and sequence <= {last}"
+        return f"{waits} and error_code in ({codes}) and sent = {push} and not retry"
+    return f"{waits} and error_code is null and (sent is null or sent <> {push})"
 
 
 def _turn(is_retry: bool) -> str:
     """The order of sending; of refused operations the deletes come last and in reverse, children before parents."""
     return "case when deleted then 4611686018427387904 - sequence else sequence end" if is_retry else "sequence"
-
-
-def _verdict(layout: Layout, held: Collection[str]) -> str:
-    """What is to be done with each staged operation.
-
-    lay: its cells go over what is shown.  nothing: there is nothing to do.  exists: an insert of a key that
-    stands outside the frame.  clash: a cell changed here and at the back end since the snapshot.  back: the
-    row left the store, so the snapshot's row is the base again.  whole: one's own delete lies between, and
-    the later edit wins with the whole row.
-    """
-    differs = layout.some("{s} is distinct from {b}", held)
-    unlike = layout.some("get_bit(touched, {i}) = 1 and {s} is distinct from {l}")
-    cell = layout.some(
-        "get_bit(touched, {i}) = 1 and {s} is not distinct from {v} and {s} is distinct from {b} and {s} is distinct from {l}",
-        held,
-    )
-    return f"""
-        case when deleted and not s_there then 'nothing'
-             when deleted and is_foreign and h_id is null and {differs} then 'clash'
-             when deleted then 'lay'
-             when not b_there and s_there and is_foreign and h_id is null then case when {unlike} then 'clash' else 'nothing' end
-             when not b_there and s_there and h_id is null and not is_moved then 'exists'
-             when not b_there then 'lay'
-             when s_there and is_foreign and r_there and not has_remote and {cell} then 'clash'
-             when s_there then 'lay'
-             when h_id is not null then 'whole'
-             when reason = 'deleted' and is_foreign then 'clash'
-             when reason in ('deleted', 'staged') then 'whole'
-             else 'back' end
-    """
-
-
-def _new_local(held: Collection[str]) -> str:
-    """The new value of a column: touched cells as they were set, the others as shown or as the snapshot had them."""
-    return (
-        "case when deleted then null when get_bit(touched, {i}) = 1 then {l} "
-        "when verdict in ('clash', 'back') then case when not b_there then null "
-        "when h_id is not null and {h} is distinct from {v} then {h} " + _held_value(held, "else") + " end "
-        "when verdict = 'whole' then " + _held_value(held, "") + " when s_there then {s} end as {n}"
-    )
-
-
-def _staged_base(held: Collection[str]) -> str:
-    return (
-        "case when verdict in ('clash', 'back') then "
-        + _held_value(held, "")
-        + " when f_id is not null or h_attempted then {h} else {v} end as {p}"
-    )
-
-
-def _held_value(held: Collection[str], word: str) -> str:
-    """The snapshot's value where it had the column, else the row's."""
-    names = (
-        ", ".join("'" + name.replace("'", "''").replace("{", "{{").replace("}", "}}") + "'" for name in held) or "''"
-    )
-    return f"{word} case when {{text}} in ({names}) then {{b}} else {{v}} end"
-
-
-def _first_as_stored() -> str:
-    """What the first operation sent; of an insert, columns that were not given are as the back end made them."""
-    return "case when r.rev is null and not h.deleted and not p.deleted and get_bit(h.given, {i}) = 0 then p.{v} else h.{l} end as {h}"
-
-
-def _act(layout: Layout, mode: str, is_again: bool) -> str:
-    """What becomes of each operation that meets a remote row.
-
-    settle: the row says what the operation says.  same: it says nothing new.  vonly: only its version is
-    new.  theirs: the conflict was edited back to its base, or the row is what the last edit says.  merge: the columns are apart.  behind: the first
-    is settled, and what waits behind it clashes.  conflict: all else.
-    """
-    same_version = (
-        "false"
-        if is_again
-        else """(version is not null and case when has_remote then version = remote_version or (base_there and version = r_version)
-                 else version = coalesce(r_version, t_version) end)"""
-    )
-    says_it = layout.every("{p} is not distinct from {h} or (base_there and {h} is not distinct from {b})")
-    equal = f"((deleted and h_deleted) or (not deleted and not h_deleted and {says_it}))"
-    known = f"(forced or coalesce(list_contains(string_split(operation, ' '), h_id), false) or {equal})"
-    # With a follower, what is there may be what the last edit says: then nothing is left of either.
-    last_says = layout.every(
-        "{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})"
-    )
-    says_last = f"(f_id is not null and not forced and ((deleted and f_deleted) or (not deleted and not f_deleted and not h_deleted and {last_says})))"
-    clash_behind = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}")
-    new_there = layout.some("{p} is distinct from {h}")
-    apart = clash_behind if mode == "merge" else new_there
-    unseen = f"""(f_id is not null and not is_ours and case when deleted or h_deleted or f_deleted
-                      then deleted <> h_deleted or (f_deleted and {new_there}) else {apart} end)"""
-    clash = layout.some("{h} is distinct from {b} and {p} is distinct from {b} and {p} is distinct from {h}")
-    clash_last = layout.some(
-        "{f} is distinct from {h} and {h} is not distinct from {b} and {p} is distinct from {b} and {p} is distinct from {f}"
-    )
-    return f"""
-        case when not forced and {same_version} then 'same'
-             when {says_last} then 'theirs'
-             when {known} then case when {unseen} then 'behind' else 'settle' end
-             when (deleted and not base_there and not h_attempted and not has_remote)
-                  or (not deleted and base_there and {layout.rows_like("{p}", "{b}")}) then 'vonly'
-             when has_remote and f_id is null and case when h_deleted then not base_there
-                  else base_there and {layout.rows_like("{h}", "{b}")} end then 'theirs'
-             when {str(mode == "merge").lower()} and not deleted and not h_deleted and base_there and not f_deleted
-                  and not {clash} and (f_id is null or not {clash_last}) then 'merge'
-             else 'conflict' end
-    """
-
-
-def _rebased_local() -> str:
-    """What is left to say after meeting a remote row."""
-    return (
-        "case act "
-        "when 'settle' then case when f_id is null or f_deleted then null when h_deleted or {f} is distinct from {h} then {f} else {p} end "
-        "when 'vonly' then case when f_id is not null then {f} else {h} end "
-        "when 'merge' then case when f_id is not null and {f} is distinct from {h} then {f} "
-        "when {h} is not distinct from {b} then {p} else {h} end "
-        "when 'theirs' then {p} end as {n}"
-    )

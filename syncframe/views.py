@@ -108,17 +108,19 @@ class PendingView:
                     hint='ctx.pending["table"].frame(wide=True)',
                 )
             layout = layouts[0]
-            names = ", ".join(f"{quote('k_' + n)} as {quote(n)}" for n in layout.schema.key) + layout.also("{l} as {q}")
+            keys = ", ".join(f"{quote('k_' + n)} as {quote(n)}" for n in layout.schema.key)
             rows = cursor.arrow(
-                f"select {names}, kind, attempted, staged_at from ({operations_source(layout)}) order by sequence"
+                f"""
+                select {keys}{layout.also("{l} as {q}")}, kind as _syncframe_kind, attempted as _syncframe_attempted,
+                       staged_at as _syncframe_staged_at
+                from (select {layout.keys}{layout.also("{l}")}, kind, attempted, staged_at, sequence
+                      from ({operations_source(layout)})) order by sequence
+                """
             )
         frame = hand_out(rows.select(layout.schema.names), layout.schema)
-        for name in ("kind", "attempted", "staged_at"):
-            frame.insert(
-                0 if name == "kind" else len(frame.columns),
-                f"_{name}" if name in layout.schema else name,
-                rows[name].to_pandas().array,
-            )
+        for place, name in enumerate(("kind", "attempted", "staged_at")):
+            told = f"_{name}" if name in layout.schema else name
+            frame.insert(place, told, rows[f"_syncframe_{name}"].to_pandas().array)
         return frame
 
     def __repr__(self) -> str:
@@ -141,6 +143,8 @@ class Conflict:
         The row as last known, as edited here, as it is there; None: not there.
     version
         The remote version that was looked at.
+    first
+        What was sent before mine and not answered, where mine waits behind it; else mine.
     """
 
     table: str
@@ -150,21 +154,30 @@ class Conflict:
     mine: Row | None
     theirs: Row | None
     version: str | None = field(default=None, repr=False)
+    first: Row | None = field(default=None, repr=False)
     together: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     _view: ConflictView | None = field(default=None, repr=False, compare=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns changed on both sides, differently."""
-        if self.base is None and self.mine is not None and self.theirs is not None:
+        if self.mine is None or self.theirs is None:
+            return ()
+        if self.base is None or self.first is None:
             return tuple(sorted(n for n, v in self.mine.items() if n in self.theirs and not same(v, self.theirs[n])))
-        return merge(self.base, self.mine, self.theirs, self.together).clashes
+        step = merge(self.base, self.first, self.theirs, self.together)
+        behind = merge(self.first, self.mine, self.theirs, self.together)
+        return tuple(sorted({*step.clashes, *behind.clashes}))
 
     @property
     def merged(self) -> Row | None:
         """What a three-way merge gives, None where it is not clean."""
-        found = merge(self.base, self.mine, self.theirs, self.together)
-        return found.row if found.is_clean else None
+        # A row that is missing on one side is nothing to merge: what was inserted may have been deleted since.
+        if self.base is None or self.first is None or self.mine is None or self.theirs is None:
+            return None
+        step = merge(self.base, self.first, self.theirs, self.together)
+        behind = merge(self.first, self.mine, step.row, self.together)
+        return behind.row if step.is_clean and behind.is_clean else None
 
     def keep_mine(self) -> None:
         """Lay the cells that mine changed over theirs; a row deleted there comes back, one deleted here goes."""
@@ -245,9 +258,9 @@ class ConflictView:
         tables = {"only_keys": key_table(layout, keys)} if keys is not None else {}
         rows = cursor.arrow(
             f"""
-            select h.sequence, {layout.keys_of("h")}, r.rev is not null as base_there, m.deleted as m_deleted, h.remote_deleted,
-                   h.deleted as h_deleted, h.remote_version, m.given::varchar as bits
-                   {layout.also("r.{v} as {b}")}{layout.also("m.{l}")}{layout.also("h.{r}")}
+            select h.sequence, {layout.keys_of("h")}, r.rev is not null as base_there, m.deleted as mine_deleted, h.remote_deleted,
+                   h.deleted as first_deleted, h.remote_version, (m.given | h.given)::varchar as bits, m.follower
+                   {layout.also("r.{v} as {b}")}{layout.also("m.{l}")}{layout.also("h.{r}")}{layout.also("h.{l} as {f}")}
             from (select * from {layout.edits} {only} where has_remote and not follower and sequence > {after}) h
             join {layout.edits} m on {layout.on("m", "h")}
                 and (m.follower or not exists (select 1 from {layout.edits} f where f.follower and {layout.on("f", "h")}))
@@ -260,12 +273,12 @@ class ConflictView:
 
     def _conflict(self, layout: Layout, row: dict[str, Any], together: tuple[tuple[str, ...], ...]) -> Conflict:
         base = _values(layout, row, "b_") if row["base_there"] else None
-        mine = None if row["m_deleted"] else _values(layout, row, "l_", None if base else row["bits"])
+        mine = None if row["mine_deleted"] else _values(layout, row, "l_", None if base else row["bits"])
         theirs = None if row["remote_deleted"] else _values(layout, row, "r_")
-        kind = "insert" if base is None else "delete" if row["h_deleted"] else "update"
-        return Conflict(
-            layout.table, key_of(layout, row), kind, base, mine, theirs, row["remote_version"], together, self
-        )
+        first = None if row["first_deleted"] else _values(layout, row, "f_") if row["follower"] else mine
+        kind = "insert" if base is None else "delete" if row["first_deleted"] else "update"
+        version = row["remote_version"]
+        return Conflict(layout.table, key_of(layout, row), kind, base, mine, theirs, version, first, together, self)
 
     def frame(self) -> pd.DataFrame:
         """One row per differing cell, with columns table, key, column, base, mine, theirs."""
@@ -340,7 +353,7 @@ class ConflictView:
             fitted = normalise(pa.Table.from_pylist(rows, schema=layout.schema.arrow()), layout.schema).rows
             names = {n: f"k_{n}" for n in layout.schema.key} | {n: f"n_{n}" for n in layout.schema.values}
             table_ = fitted.rename_columns([names[n] for n in fitted.column_names])
-            table_ = table_.append_column("n_deleted", pa.array([False] * len(rows), pa.bool_()))
+            table_ = table_.append_column("now_deleted", pa.array([False] * len(rows), pa.bool_()))
             table_ = table_.append_column("looked_at", pa.array([c.version for c, _ in chosen], pa.string()))
             standing = {c.key for c in self._read(cursor, layout, [c.key for c, _ in chosen])}
             late = self._queue.resolve(cursor, layout, table_)

@@ -322,6 +322,15 @@ APART_FOLLOWED = Conflict(
     base=("base", "base"), mine=("mine 2", "base"), theirs=("base", "theirs"),
     keep_mine=("mine 2", "theirs"), take_theirs=("base", "theirs"), resolve=("both", "theirs"), merged=("mine 2", "theirs"),
 )
+SET_BACK = Conflict(
+    base=("base", "base"), mine=("base", "base"), theirs=("theirs", "base"),
+    keep_mine=("base", "base"), take_theirs=("theirs", "base"), resolve=("both", "base"),
+)
+# Nobody has seen more of the row than what the first sent, so that is the base.
+SET_BACK_BEHIND = Conflict(
+    base=("mine", "base"), mine=("base", "base"), theirs=("mine", "theirs"),
+    keep_mine=("base", "theirs"), take_theirs=("mine", "theirs"), resolve=("both", "theirs"), merged=("base", "theirs"),
+)
 INSERTED_AND_DELETED = Conflict(
     base=None, mine=None, theirs=("theirs", "theirs"),
     keep_mine=None, take_theirs=("theirs", "theirs"), resolve=("both", "theirs"),
@@ -372,11 +381,16 @@ EXTRA: tuple[Extra, ...] = (
     Extra("equal_to_the_last-pull", "pull", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("mine 2", "base"),), attempted=True,
           state="settled", shown=("mine 2", "base")),
 
-    # The follower sets the edit back.  Folding the two would say "nothing" and leave "mine" standing there.
+    # The follower sets the edit back.  Folding the two would say "nothing" and leave "mine" standing there.  Where
+    # theirs has the first's cell, and another one: the first is over, and what waited behind is asked about.
     Extra("set_back_where_theirs_has_the_first-push", "push", BASE, mine=(("mine", "base"), ("base", "base")), theirs=(("mine", "theirs"),), attempted=True,
-          state="settled", shown=("base", "theirs"), server=("base", "theirs")),
+          state="conflict", pending=("update",), shown=("base", "base"), conflict=SET_BACK_BEHIND),
     Extra("set_back_where_theirs_has_the_first-pull", "pull", BASE, mine=(("mine", "base"), ("base", "base")), theirs=(("mine", "theirs"),), attempted=True,
-          state="pending", pending=("update",), shown=("base", "theirs")),
+          state="conflict", pending=("update",), shown=("base", "base"), conflict=SET_BACK_BEHIND),
+    Extra("set_back_where_theirs_has_another-push", "push", BASE, mine=(("mine", "base"), ("base", "base")), theirs=(("theirs", "base"),), attempted=True,
+          state="conflict", pending=("update", "update"), shown=("base", "base"), conflict=SET_BACK),
+    Extra("set_back_where_theirs_has_another-pull", "pull", BASE, mine=(("mine", "base"), ("base", "base")), theirs=(("theirs", "base"),), attempted=True,
+          state="conflict", pending=("update", "update"), shown=("base", "base"), conflict=SET_BACK),
     Extra("set_back_where_theirs_has_the_base-pull", "pull", BASE, mine=(("mine", "base"), ("base", "base")), theirs=(("base", "theirs"),), attempted=True,
           state="settled", shown=("base", "theirs")),
 

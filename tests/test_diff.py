@@ -1,6 +1,7 @@
 """The diff: laws 1 to 3, what it shows and queues, its guards, and walks of edits as pandas users make them."""
 
 import collections
+import concurrent.futures
 import contextlib
 import copy
 import datetime as dt
@@ -148,7 +149,7 @@ def test_the_operations_that_the_queue_takes(todo):
             "ord": pa.int64(), "k_id": pa.large_string(), "deleted": pa.bool_(), "touched": pa.large_string(),
             "l_title": pa.large_string(), "l_done": pa.bool_(), "l_rank": pa.int64(),
             "b_title": pa.large_string(), "b_done": pa.bool_(), "b_rank": pa.int64(),
-            "b_there": pa.bool_(), "b_version": pa.large_string(),
+            "held_there": pa.bool_(), "held_version": pa.large_string(),
         }
     )  # fmt: skip
     assert [tuple(row.values()) for row in operations.to_pylist()] == [
@@ -168,9 +169,9 @@ def test_the_operations_of_a_partial_frame_give_only_its_columns():
     operations = changes_of(partial, frame).operations()
 
     assert operations.select(
-        ["k_id", "touched", "l_title", "l_rank", "b_title", "b_rank", "b_version"]
+        ["k_id", "touched", "l_title", "l_rank", "b_title", "b_rank", "held_version"]
     ).to_pylist() == [
-        {"k_id": "a", "touched": "001", "l_title": None, "l_rank": 9, "b_title": None, "b_rank": 1, "b_version": None},
+        {"k_id": "a", "touched": "001", "l_title": None, "l_rank": 9, "b_title": None, "b_rank": 1, "held_version": None},
         {
             "k_id": "n",
             "touched": "001",
@@ -178,7 +179,7 @@ def test_the_operations_of_a_partial_frame_give_only_its_columns():
             "l_rank": 7,
             "b_title": None,
             "b_rank": None,
-            "b_version": None,
+            "held_version": None,
         },
     ]
 
@@ -353,6 +354,32 @@ def test_the_delete_guard(rows, deletes, allowed, refused):
     assert "'k0000'" in text
     assert all(way in text for way in ('deletes="ignore"', f"max_deletes={deletes}", "stage the whole frame"))
     return None
+
+
+# Many rows, and several threads
+
+
+def test_a_large_shuffled_frame_with_edits_inserts_and_deletes_in_several_threads():
+    rows = 20_000
+    base = table(
+        TODO, id=[f"k{i}" for i in range(rows)], title=["x"] * rows, done=[None] * rows, rank=list(range(rows))
+    )
+    frame = hand_out(base, TODO)
+    frame.loc[["k5", "k19999"], "title"] = "edited"
+    new = pd.DataFrame({"title": ["n"] * 30}, index=pd.Index([f"n{i}" for i in range(30)], name="id"))
+    frame = pd.concat([frame.iloc[10:], frame.iloc[4:6], new]).sample(frac=1, random_state=1)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: changes_of(base, frame), range(16)))
+
+    for changes in found:
+        assert changes.counts == {"insert": 30, "update": 2, "delete": 8}
+        assert sorted(changes.cells["key"]) == ["k19999", "k5"]
+        assert changes.deletes.index.tolist() == ["k0", "k1", "k2", "k3", "k6", "k7", "k8", "k9"]
+        order = changes.operations()["k_id"].to_pylist()
+        assert order == changes.deletes.index.tolist() + [
+            key for key in frame.index if key[0] == "n" or key in ("k5", "k19999")
+        ]
 
 
 # Law 1: an unedited frame stages nothing, whatever its types, order or origin
@@ -757,9 +784,11 @@ def walked(seed):
     return "right"
 
 
-def test_random_walks_of_edits_are_staged_exactly_or_refused_in_words():
+@pytest.mark.parametrize("runs_max", [1_000, 1], ids=["by slices", "by take"])
+def test_random_walks_of_edits_are_staged_exactly_or_refused_in_words(runs_max, monkeypatch):
+    monkeypatch.setattr("syncframe.diff.RUNS_MAX", runs_max)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ends = collections.Counter(walked(seed) for seed in range(300))
 
-    assert ends["right"] >= 240, ends
+    assert ends["right"] >= 280, ends

@@ -191,6 +191,7 @@ def test_a_table_s_own_column_named_like_a_system_column_is_data():
 # Edits that reach under pandas
 
 
+@pytest.mark.filterwarnings("ignore:Series.values")
 @pytest.mark.parametrize("name", ["bo", "i64", "u64", "f64", "s", "dec", "d", "t", "ts", "tz", "e", "bin"])
 @pytest.mark.parametrize("how", ["array", "to_numpy", "asarray", "values"])
 @pytest.mark.parametrize("dtypes", ["pandas", "pyarrow"])

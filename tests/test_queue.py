@@ -60,7 +60,7 @@ class Walk:
             touched = frozenset() if local is None else frozenset(c for c in COLUMNS if self.random.random() < 0.5)
             rows.append(
                 {"ord": at, "k_k": key, "deleted": local is None, "touched": "".join("01"[c in touched] for c in COLUMNS),
-                 "b_there": now is not None, "b_version": None}
+                 "held_there": now is not None, "held_version": None}
                 | {f"l_{c}": (local or {}).get(c) if c in touched else None for c in COLUMNS}
                 | {f"b_{c}": (now or {}).get(c) for c in COLUMNS}
             )  # fmt: skip
@@ -222,8 +222,8 @@ def operations_table(rows: list[dict[str, Any]]) -> pa.Table:
         "k_k": pa.large_string(),
         "deleted": pa.bool_(),
         "touched": pa.string(),
-        "b_there": pa.bool_(),
-        "b_version": pa.string(),
+        "held_there": pa.bool_(),
+        "held_version": pa.string(),
     }
     types |= {f"{letter}_{c}": ARROW[c] for letter in "lb" for c in COLUMNS}
     return pa.Table.from_pylist(rows, pa.schema(types))

@@ -375,11 +375,12 @@ _WORDS = {
     "check constraint": "check",
     "conversion": "type",
 }
-_COLUMN = re.compile(r'NOT NULL constraint failed: .*\.(\S+)|Duplicate key "([^:,"]+): [^"]*"')
+_COLUMN = re.compile(r'NOT NULL constraint failed: .*\.("(?:[^"]|"")+"|[^."]+)$|Duplicate key "([^:,"]+): [^"]*"')
 
 
 def _refusal(error: duckdb.Error) -> Refusal:
     words = str(error).partition("\n")[0]
     code = next((code for word, code in _WORDS.items() if word in words.lower()), "refused")
-    column = _COLUMN.search(words)
-    return Refusal(code, column[1] or column[2] if column else None, words)
+    found = _COLUMN.search(words)
+    column = (found[1] or found[2]) if found else None
+    return Refusal(code, column.strip('"').replace('""', '"') if column else None, words)

@@ -293,16 +293,12 @@ class SqlBackend(ABC):
         """
         ((stamp, count),) = session.values(f"select coalesce(max(stamp), 0), count(*) {forgotten}", [value])
         session.execute(f"delete {forgotten}", [value])
-        session.execute(
-            f"update {SETTINGS} set purged = ? where name = ? and purged < ?", [stamp, table.name, stamp]
-        )
+        session.execute(f"update {SETTINGS} set purged = ? where name = ? and purged < ?", [stamp, table.name, stamp])
         return int(str(count))
 
     # Pull
 
-    def pull(
-        self, table: str, query: Query, since: Checkpoint | None, others: Sequence[Query] = ()
-    ) -> Iterator[Page]:
+    def pull(self, table: str, query: Query, since: Checkpoint | None, others: Sequence[Query] = ()) -> Iterator[Page]:
         """Yield what changed after `since`, oldest change first; everything that is there if None.
 
         Each page is read in a short transaction of its own, so that writers go on between pages.

@@ -101,9 +101,7 @@ def _create_log(table: Table) -> str:
 
 
 def _key_definitions(table: Table) -> str:
-    return ", ".join(
-        f"{key} {table.declared[name]}" for key, name in zip(table.keys, table.schema.key, strict=True)
-    )
+    return ", ".join(f"{key} {table.declared[name]}" for key, name in zip(table.keys, table.schema.key, strict=True))
 
 
 def _fill_log(table: Table) -> str:

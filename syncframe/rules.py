@@ -1,0 +1,206 @@
+"""The rules of the queue as SQL: what is to be done with a staged edit, and with an operation that meets a row.
+
+Pure text over the columns of two temporary tables of `queue`: `staged` (an edit beside what is shown and what
+it builds on) and `meeting` (a remote row beside the operations on its key).  The letters before a column name
+are those of `layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .layout import Layout, literal
+
+
+def verdict(layout: Layout, held: Collection[str]) -> str:
+    """What is to be done with each staged edit.
+
+    lay
+        Its cells go over what is shown.
+    nothing
+        There is nothing to do.
+    exists
+        An insert of a key that stands outside the frame.
+    clash
+        A cell, or the row, changed here and at the back end since the snapshot.
+    back
+        The row left the store: the snapshot's row is the base again.
+    whole
+        One's own delete lies between: the later edit wins, with the whole row.
+    """
+    differs = layout.some("{s} is distinct from {b}", held)
+    unlike = layout.some("get_bit(touched, {i}) = 1 and {s} is distinct from {l}")
+    # The cell that is shown is the back end's, and neither what the frame held nor what it says now.
+    cell = layout.some(
+        "get_bit(touched, {i}) = 1 and {s} is not distinct from {v} and {s} is distinct from {b} "
+        "and {s} is distinct from {l}",
+        held,
+    )
+    return f"""
+        case when deleted and not shown_there then 'nothing'
+             when deleted and is_foreign and first_id is null and {differs} then 'clash'
+             when deleted then 'lay'
+             when not held_there and shown_there and is_foreign and first_id is null
+                  then case when {unlike} then 'clash' else 'nothing' end
+             when not held_there and shown_there and first_id is null and not is_moved then 'exists'
+             when not held_there then 'lay'
+             when shown_there and is_foreign and row_there and not has_remote and {cell} then 'clash'
+             when shown_there then 'lay'
+             when first_id is not null then 'whole'
+             when reason = 'deleted' and is_foreign then 'clash'
+             when reason in ('deleted', 'staged') then 'whole'
+             else 'back' end
+    """
+
+
+def staged_local(held: Collection[str]) -> str:
+    """The new value of a column: touched cells as they were set, the others as shown, or as the snapshot had them."""
+    return f"""
+        case when deleted then null
+             when get_bit(touched, {{i}}) = 1 then {{l}}
+             when verdict in ('clash', 'back')
+                  then case when not held_there then null
+                            when first_id is not null and {{h}} is distinct from {{v}} then {{h}}
+                            else {_snapshot_value(held)} end
+             when verdict = 'whole' then {_snapshot_value(held)}
+             when shown_there then {{s}} end as {{n}}
+    """
+
+
+def staged_base(held: Collection[str]) -> str:
+    """The base of a column: the snapshot's where it is put back, the first's local behind it, else the row's."""
+    return f"""
+        case when verdict in ('clash', 'back') then {_snapshot_value(held)}
+             when behind_id is not null or first_attempted then {{h}} else {{v}} end as {{p}}
+    """
+
+
+def _snapshot_value(held: Collection[str]) -> str:
+    """The snapshot's value where it had the column, else the row's."""
+    names = ", ".join(literal(name).replace("{", "{{").replace("}", "}}") for name in held) or "''"
+    return f"case when {{text}} in ({names}) then {{b}} else {{v}} end"
+
+
+def first_as_stored() -> str:
+    """What the first operation sent; of an insert, columns that were not given are as the back end made them."""
+    return """
+        case when r.rev is null and not h.deleted and not p.deleted and get_bit(h.given, {i}) = 0
+             then p.{v} else h.{l} end as {h}
+    """
+
+
+def act(layout: Layout, mode: str, *, is_again: bool) -> str:
+    """What becomes of each operation that meets a remote row.
+
+    same
+        The row is of a known version and says nothing new; an attempted operation stays attempted.
+    settle
+        The row says what the first operation says: it leaves, what waits behind it is put on the row.
+    behind
+        The same, but another changed the row after it, so that what waits behind is in conflict with that.
+    theirs
+        The row says what the last edit says, or the conflict was edited back to its base: all leave.
+    vonly
+        Only the version is new, or a tombstone meets an insert that was never sent.
+    merge
+        The columns are apart.
+    conflict
+        All else.
+    """
+    is_merging = str(mode == "merge").lower()
+    return f"""
+        case when not forced and {"false" if is_again else _SAME_VERSION} then 'same'
+             when {_says_last(layout)} then 'theirs'
+             when {_says_first(layout)} then case when {_unseen(layout, mode)} then 'behind' else 'settle' end
+             when (deleted and not base_there and not first_attempted and not has_remote)
+                  or (not deleted and base_there and {layout.rows_like("{p}", "{b}")}) then 'vonly'
+             when has_remote and behind_id is null
+                  and case when first_deleted then not base_there
+                           else base_there and {layout.rows_like("{h}", "{b}")} end then 'theirs'
+             when {is_merging} and {_apart(layout)} then 'merge'
+             else 'conflict' end
+    """
+
+
+_SAME_VERSION = """
+    (version is not null
+     and case when has_remote then version = remote_version or (base_there and version = row_version)
+              else version = coalesce(row_version, gone_version) end)
+"""
+
+
+def _says_last(layout: Layout) -> str:
+    """Whether the row is what the edit behind the first one says: then nothing is left of either."""
+    says = layout.every(
+        "{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})"
+    )
+    return f"""
+        (behind_id is not null and not forced
+         and ((deleted and behind_deleted) or (not deleted and not behind_deleted and not first_deleted and {says})))
+    """
+
+
+def _says_first(layout: Layout) -> str:
+    """Whether the row is the first operation's: by the answer, by its id, or in all that it changed."""
+    says = layout.every("{p} is not distinct from {h} or (base_there and {h} is not distinct from {b})")
+    return f"""
+        (forced or coalesce(list_contains(string_split(operation, ' '), first_id), false)
+         or (deleted and first_deleted) or (not deleted and not first_deleted and {says}))
+    """
+
+
+def _unseen(layout: Layout, mode: str) -> str:
+    """Whether what waits behind the first would write over a change of another that came after the first."""
+    new_there = layout.some("{p} is distinct from {h}")
+    clash = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}")
+    return f"""
+        (behind_id is not null and not is_ours
+         and case when deleted or first_deleted or behind_deleted then deleted <> first_deleted or (behind_deleted and {new_there})
+                  else {clash if mode == "merge" else new_there} end)
+    """
+
+
+def _apart(layout: Layout) -> str:
+    """Whether no column was changed on both sides, differently."""
+    first = layout.some("{h} is distinct from {b} and {p} is distinct from {b} and {p} is distinct from {h}")
+    last = layout.some(
+        "{f} is distinct from {h} and {h} is not distinct from {b} and {p} is distinct from {b} "
+        "and {p} is distinct from {f}"
+    )
+    return f"""
+        (not deleted and not first_deleted and base_there and not behind_deleted
+         and not {first} and (behind_id is null or not {last}))
+    """
+
+
+def rebased_local() -> str:
+    """What is left to say after meeting a remote row."""
+    return """
+        case act when 'settle' then case when behind_id is null or behind_deleted then null
+                                         when first_deleted or {f} is distinct from {h} then {f} else {p} end
+                 when 'vonly' then case when behind_id is not null then {f} else {h} end
+                 when 'merge' then case when behind_id is not null and {f} is distinct from {h} then {f}
+                                        when {h} is not distinct from {b} then {p} else {h} end
+                 when 'theirs' then {p} end as {n}
+    """
+
+
+def kept_mine() -> str:
+    """The cells that mine (m, behind the first h) changed against the base r, laid over theirs."""
+    return """
+        case when m.deleted then null
+             when h.remote_deleted then m.{l}
+             when r.rev is null then case when get_bit(m.given, {i}) = 1 or get_bit(h.given, {i}) = 1
+                                          then m.{l} else h.{r} end
+             when m.{l} is distinct from r.{v} or (m.follower and m.{l} is distinct from h.{l}) then m.{l}
+             else h.{r} end
+    """
+
+
+def undone_cell() -> str:
+    """Whether a cell goes back: that staging changed it, and it still is as that staging left it."""
+    return """
+        case when u.before_there
+                  and (not u.after_there or (u.{a} is distinct from u.{b} and s.{v} is not distinct from u.{a}))
+             then '1' else '0' end
+    """
