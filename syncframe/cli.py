@@ -194,7 +194,7 @@ def _add_moving(commands: Any) -> None:
             "pull",
             _pull,
             "bring what has changed into a store",
-            "What is queued is pushed first.  A TABLE never pulled before is pulled whole, into a new store if need be.",
+            "What is queued is pushed first.  A TABLE never pulled before comes whole, into a new store if need be.",
         ),
     ):
         moving = _command(

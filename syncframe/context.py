@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,8 +15,9 @@ from .backends import Backend
 from .conflict import check_policy
 from .diff import Changes, diff
 from .errors import QueryError, SyncError
+from .file import Cursor
 from .frame import declared, to_pandas
-from .layout import META
+from .layout import META, literal
 from .pull import PullResult
 from .push import PushResult
 from .schema import Column, Schema, as_names, type_name
@@ -269,7 +270,7 @@ class SyncContext:
             }
             for layout in self._store.layouts(cursor):
                 counts = self._queue.counts(cursor, layout)
-                size = sum(_bytes(cursor, part) for part in layout.parts())
+                size = _bytes(cursor, layout.parts())
                 told = times[layout.table]
                 promises = self._session.promises(told["tracked"])
                 found.append(
@@ -318,9 +319,8 @@ class SyncContext:
         status = self.status()
         for table in status.index:
             row = status.loc[table]
-            lines.append(
-                f"  {table}: {row['rows']} rows, {row['pending']} pending, {row['conflicts']} conflicts, {row['rejected']} rejected"
-            )
+            counts = ", ".join(f"{row[name]} {name}" for name in ("rows", "pending", "conflicts", "rejected"))
+            lines.append(f"  {table}: {counts}")
         return "\n".join(lines if len(status) else [*lines, "  no tables yet"])
 
 
@@ -333,11 +333,13 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         )
 
 
-def _bytes(cursor: Any, part: str) -> int:
-    blocks: int = cursor.one(
-        f"select count(distinct block_id) from pragma_storage_info('{part.replace(chr(39), chr(39) * 2)}') where persistent"
+def _bytes(cursor: Cursor, parts: Sequence[str]) -> int:
+    """The blocks of the file that hold these tables; small ones share a block."""
+    blocks = " union all ".join(
+        f"select block_id from pragma_storage_info({literal(part)}) where persistent" for part in parts
     )
-    return blocks * BLOCK_BYTES
+    count: int = cursor.one(f"select count(distinct block_id) from ({blocks})")
+    return count * BLOCK_BYTES
 
 
 def _frame(rows: pa.Table) -> pd.DataFrame:

@@ -95,7 +95,8 @@ class PullResult:
         self.notes += other.notes
 
     def __repr__(self) -> str:
-        text = f"PullResult: {self.inserted} inserted, {self.updated} updated, {self.deleted} deleted, {self.conflicts} conflicts"
+        counts = ("inserted", "updated", "deleted", "conflicts")
+        text = "PullResult: " + ", ".join(f"{getattr(self, name)} {name}" for name in counts)
         text += f" ({self.rows} rows in {self.requests} requests, {self.seconds:.2f} s)"
         if self.held_back_s is not None:
             text += f"; held back by a transaction open for {self.held_back_s:.0f} s"
@@ -107,6 +108,15 @@ class PullResult:
         from html import escape
 
         return "".join(f"<p>{escape(line)}</p>" for line in repr(self).splitlines())
+
+
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    """What the back end said of rows that a full run did not bring: those with an operation, those of no query."""
+
+    edited: pa.Table | None = None
+    strays: pa.Table | None = None
+    revision: int = 0
 
 
 class Pull:
@@ -163,7 +173,8 @@ class Pull:
             return StoredQuery(query_name(name, text), name, text, None, False, 0, False)
         if found.where != text:
             raise QueryError(
-                f"query id {name!r} of table {self.table!r} was pulled with {found.where or 'no condition'!r}, now with {text or 'none'!r}",
+                f"query id {name!r} of table {self.table!r} was pulled with {found.where or 'no condition'!r}, "
+                f"now with {text or 'none'!r}",
                 hint="give the new condition a query id of its own",
             )
         return found
@@ -223,11 +234,10 @@ class Pull:
 
     def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
         came = cursor.one("select count(*) from incoming")
-        edited = f"(select {layout.keys} from {layout.edits})"
-        cursor.run(
-            f"create or replace temp table hit as select *, false as forced from incoming semi join {edited} using ({layout.keys})"
+        cursor.run(f"create or replace temp table hit as {_met(layout)}")
+        counts = self.store.put(
+            cursor, layout, f"(from incoming anti join {layout.edits} e using ({layout.keys}))", rev
         )
-        counts = self.store.put(cursor, layout, f"(from incoming anti join {edited} using ({layout.keys}))", rev)
         for name, count in counts.items():
             setattr(result, name, getattr(result, name) + count)
         self.store.remember_members(cursor, layout, self.query)
@@ -267,9 +277,7 @@ class Pull:
         if met is None or not len(met):
             return
         self.store.load_page(cursor, layout, met)
-        cursor.run(
-            f"create or replace temp table hit as select *, false as forced from incoming semi join {layout.edits} e using ({layout.keys})"
-        )
+        cursor.run(f"create or replace temp table hit as {_met(layout)}")
         self._learn(cursor, layout, rev, result, mode)
 
     def _count_page(self, result: PullResult, page: Page, rows: int) -> None:
@@ -290,7 +298,7 @@ class Pull:
 
     def _finish(self, result: PullResult, mode: str, tracked: bool) -> None:
         """The back end has said that this was all: remove what is gone, and note when."""
-        gone = self._ask_gone() if self.query.sweeping else None
+        gone = self._ask_gone() if self.query.sweeping else _Absent()
         with self.store.transaction() as cursor:
             layout = self.store.layout(cursor, self.table)
             self._check_run(cursor)
@@ -298,7 +306,8 @@ class Pull:
                 self._guard_empty(cursor, layout)
                 rev, _ = self.store.tick(cursor)
                 result.deleted += self.store.sweep(cursor, layout, self.query, rev)
-                self._learn_absent(cursor, layout, rev, result, gone, mode)
+                self._learn_absent(cursor, layout, rev, result, gone.edited, mode)
+                self._drop_strays(cursor, layout, rev, result, gone)
             self.query = replace(self.query, complete=True, sweeping=False)
             self.store.put_query(cursor, self.table, self.query, utc_now())
             was_tracked = self.store._state(cursor, self.table)
@@ -314,10 +323,28 @@ class Pull:
                     f"syncframe track URL {self.table}"
                 )
 
-    def _ask_gone(self) -> pa.Table | None:
+    def _ask_gone(self) -> _Absent:
+        """Ask by key for the rows that this run did not bring and that a sweep may not judge by itself."""
         with self.store.transaction() as cursor:
-            keys = self.store.swept_edits(cursor, self.store.layout(cursor, self.table), self.query)
-        return self._ask(keys)
+            layout = self.store.layout(cursor, self.table)
+            edited = self.store.swept_edits(cursor, layout, self.query)
+            strays = self.store.strays(cursor, layout)
+            revision = self.store.revision()
+        return _Absent(self._ask(edited), self._ask(strays), revision)
+
+    def _drop_strays(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, gone: _Absent) -> None:
+        """Bring the rows that no query holds up to date: nothing else would tell that they were deleted."""
+        if gone.strays is None:
+            return
+        self.store.load_page(cursor, layout, gone.strays)
+        # What was written here since was not asked for.
+        newer = f"select 1 from {layout.rows} r where {layout.on('r', 'i')} and r.rev > {gone.revision}"
+        cursor.run(f"delete from incoming i where exists ({newer})")
+        counts = self.store.put(
+            cursor, layout, f"(from incoming anti join {layout.edits} e using ({layout.keys}))", rev
+        )
+        result.updated += counts["updated"]
+        result.deleted += counts["deleted"]
 
     def _guard_empty(self, cursor: Cursor, layout: Layout) -> None:
         held, came = self.store.missed(cursor, layout, self.query)
@@ -337,3 +364,8 @@ class Pull:
                 "; ".join(result.notes) or None,
             )
         log.info("pull %s: %d rows in %d requests, %.2f s", self.table, result.rows, result.requests, result.seconds)
+
+
+def _met(layout: Layout) -> str:
+    """The pulled rows that an operation waits for."""
+    return f"select *, false as forced from incoming semi join {layout.edits} e using ({layout.keys})"

@@ -38,8 +38,8 @@ _REMOTE = """
     h.remote_updated as updated, h.remote_deleted as deleted
 """
 _FIRST = """
-    h.id as first_id, h.sequence as first_sequence, h.given as first_given, h.deleted as first_deleted, h.rev as first_rev,
-    h.staged_at as first_staged_at
+    h.id as first_id, h.sequence as first_sequence, h.given as first_given, h.deleted as first_deleted,
+    h.rev as first_rev, h.staged_at as first_staged_at
 """
 _FOLLOWER = "f.id as behind_id, f.sequence as behind_sequence, f.given as behind_given, f.staged_at as behind_staged_at"
 
@@ -169,14 +169,18 @@ class Queue:
             ),
             judged as (
                 select *, {rules.verdict(layout, held)} as verdict,
-                       case when behind_id is not null then behind_id when not first_attempted then first_id end as target,
-                       case when behind_id is not null then behind_given when not first_attempted then first_given end as target_given,
-                       case when behind_id is not null then behind_deleted else not first_attempted and first_deleted end as target_deleted
+                       case when behind_id is not null then behind_id
+                            when not first_attempted then first_id end as target,
+                       case when behind_id is not null then behind_given
+                            when not first_attempted then first_given end as target_given,
+                       case when behind_id is not null then behind_deleted
+                            else not first_attempted and first_deleted end as target_deleted
                 from joined
             )
             select *{layout.also(rules.staged_local(held))}{layout.also(rules.staged_base(held))},
                    case when verdict in ('clash', 'back') then held_there
-                        when behind_id is not null or first_attempted then not first_deleted else row_there end as base_there,
+                        when behind_id is not null or first_attempted then not first_deleted
+                        else row_there end as base_there,
                    case when verdict = 'whole' or (target_deleted and not deleted) then '{layout.all_bits}'::bit
                         else touched | coalesce(target_given, '{layout.no_bits}'::bit) end as now_given
             from judged
@@ -428,9 +432,11 @@ class Queue:
             f"""
             insert into {layout.edits} by name
             select case when act = 'settle' then behind_sequence
-                        when base_there then coalesce(behind_sequence, first_sequence) else first_sequence end as sequence,
+                        when base_there then coalesce(behind_sequence, first_sequence)
+                        else first_sequence end as sequence,
                    case when act = 'settle' then behind_id else first_id end as id, {layout.keys}, false as follower,
-                   case when act = 'settle' then behind_given else first_given | coalesce(behind_given, first_given) end as given,
+                   case when act = 'settle' then behind_given
+                        else first_given | coalesce(behind_given, first_given) end as given,
                    now_deleted as deleted, false as attempted, false as has_remote, false as retry,
                    coalesce(behind_staged_at, first_staged_at) as staged_at, {rev} as rev{layout.also("{n} as {l}")}
             from meeting where act not in {kept} and not {over}
@@ -780,7 +786,8 @@ class Queue:
             f"""
             select row_number() over () - 1 as ord, {layout.keys}, not base_there as deleted,
                    case when base_there then {bits} else '{layout.no_bits[1:]}' end as touched,
-                   not first_deleted as held_there, version as held_version{layout.also("{v} as {l}")}{layout.also("{l} as {b}")}
+                   not first_deleted as held_there, version as held_version
+                   {layout.also("{v} as {l}")}{layout.also("{l} as {b}")}
             from given_up where attempted and not has_remote
             """
         )
@@ -844,7 +851,8 @@ class Queue:
         operations = cursor.arrow(
             f"""
             select row_number() over () - 1 as ord, {layout.keys}, not before_there as deleted, touched,
-                   now_there as held_there, now_version as held_version{layout.also("{b} as {l}")}{layout.also("{v} as {b}")}
+                   now_there as held_there, now_version as held_version
+                   {layout.also("{b} as {l}")}{layout.also("{v} as {b}")}
             from (select * from taken_back where is_free) order by ord
             """
         )

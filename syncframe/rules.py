@@ -155,7 +155,8 @@ def _unseen(layout: Layout, mode: str) -> str:
     clash = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}")
     return f"""
         (behind_id is not null and not is_ours
-         and case when deleted or first_deleted or behind_deleted then deleted <> first_deleted or (behind_deleted and {new_there})
+         and case when deleted or first_deleted or behind_deleted
+                  then deleted <> first_deleted or (behind_deleted and {new_there})
                   else {clash if mode == "merge" else new_there} end)
     """
 

@@ -197,6 +197,8 @@ class Session:
 def redacted(url: str) -> str:
     """A URL without what is secret in it."""
     parts = urlsplit(url)
+    if not parts.netloc:  # a file: urlunsplit would drop the slashes of an absolute path
+        return url
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, _SECRET.sub(r"\1=...", "?" + parts.query)[1:], ""))
 

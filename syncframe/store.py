@@ -497,8 +497,8 @@ class Store:
         )
         inserted, updated, deleted = cursor.rows(
             """
-            select count(*) filter (where not deleted and not was_there), count(*) filter (where not deleted and was_there),
-                   count(*) filter (where deleted and was_there)
+            select count(*) filter (where not deleted and not was_there),
+                   count(*) filter (where not deleted and was_there), count(*) filter (where deleted and was_there)
             from fresh
             """
         )[0]
@@ -508,7 +508,8 @@ class Store:
     def remember_members(self, cursor: Cursor, layout: Layout, query: StoredQuery) -> None:
         """Note which keys of the page this query brought, and in which of its runs."""
         cursor.run(
-            f"delete from {layout.members} m using incoming i where {layout.on('m', 'i')} and (m.query = ? or i.deleted)",
+            f"delete from {layout.members} m using incoming i "
+            f"where {layout.on('m', 'i')} and (m.query = ? or i.deleted)",
             [query.name],
         )
         cursor.run(
@@ -567,6 +568,12 @@ class Store:
             semi join {layout.edits} e using ({layout.keys}) semi join {layout.rows} r using ({layout.keys})
             """,
             [query.name, query.run, query.name, query.run],
+        )
+
+    def strays(self, cursor: Cursor, layout: Layout) -> pa.Table:
+        """Keys of rows that no query holds: a push brought them."""
+        return cursor.arrow(
+            f"select {_as_names(layout)} from {layout.rows} anti join {layout.members} m using ({layout.keys})"
         )
 
     def leaving_edits(self, cursor: Cursor, layout: Layout, leavers: pa.Table) -> pa.Table:
@@ -675,7 +682,7 @@ def parsed(where: str | None, schema: Schema) -> Condition | None:
 
 
 def shown_rows(layout: Layout) -> str:
-    """A subquery of the rows as they are here: rows without an edit, and the last edit of each other that is no delete."""
+    """A subquery of the rows as they are here: those without an edit, and of the others the last, if it is no delete."""
     return f"""
         select {layout.keys}{layout.also("{v}")}, version, created, updated, null::varchar as pending, rev, pulled_rev
         from {layout.rows} anti join {layout.edits} e using ({layout.keys})
@@ -770,8 +777,7 @@ def _conflicts_view(layout: Layout) -> str:
         from (select {key_text(layout, "h.")} as key,
                      unnest(list_filter([{", ".join(cells) or "null"}], lambda x: x is not null)) as cell
               from {layout.edits} h left join {layout.rows} r on {layout.on("r", "h")}
-              join {layout.edits} m on {layout.on("m", "h")}
-                and (m.follower or not exists (select 1 from {layout.edits} f where f.follower and {layout.on("f", "h")}))
+              join {layout.lasts} m on {layout.on("m", "h")}
               where h.has_remote)
     """
 

@@ -290,7 +290,7 @@ class SyncTable:
                 return prepared.changes
             if prepared.changes:
                 self._queue_changes(cursor, prepared.changes, prepared.held, prepared.revision, "stage", note)
-            token = self._next_token(cursor, prepared)
+            token = self._next_token(cursor, prepared) if isinstance(frame, pd.DataFrame) else None
         if token is not None:
             write_keys(frame, prepared.edited, self.schema)
             advance(frame, token)
@@ -396,7 +396,8 @@ class SyncTable:
         if len(stale) or len(left):
             names = _key_list(stale.select(key), schema) + _key_list(edited.select(key).take(pa.array(left)), schema)
             raise StaleFrameError(
-                f"rows {shown(names)} of {self.name!r} changed here after this frame was taken, and its snapshot is gone",
+                f"rows {shown(names)} of {self.name!r} changed here after this frame was taken, "
+                "and its snapshot is gone",
                 hint='take a new frame, or say what it is compared with: stage(frame, base=...) or base="current"',
             )
         return edited.filter(pa.array(_mask(len(edited), at, keep=False)))
@@ -428,7 +429,8 @@ class SyncTable:
             raise StaleFrameError(
                 f"rows {shown(unseen)} of {self.name!r} were changed by a pull after a frame was taken, and this frame "
                 "bears no token that says which it was made from (concat, merge and the constructor lose it)",
-                hint='stage(frame, base=the frame it was made from), or base="current" if it was made from the rows as they are now',
+                hint="stage(frame, base=the frame it was made from), "
+                'or base="current" if it was made from the rows as they are now',
             )
 
     def _gone_since(self, cursor: Cursor, layout: Layout, revision: int, which: str) -> pa.Table:

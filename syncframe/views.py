@@ -200,7 +200,8 @@ class Conflict:
     def _told(self, late: Sequence[Any]) -> None:
         if late:
             raise SyncError(
-                f"row {self.key!r} of {self.table!r} is not in this conflict any more, or a newer remote row has come; nothing was done",
+                f"row {self.key!r} of {self.table!r} is not in this conflict any more, "
+                "or a newer remote row has come; nothing was done",
                 hint=f"look again: ctx.conflicts[{self.table!r}, {self.key!r}]",
             )
 
@@ -258,12 +259,12 @@ class ConflictView:
         tables = {"only_keys": key_table(layout, keys)} if keys is not None else {}
         rows = cursor.arrow(
             f"""
-            select h.sequence, {layout.keys_of("h")}, r.rev is not null as base_there, m.deleted as mine_deleted, h.remote_deleted,
-                   h.deleted as first_deleted, h.remote_version, (m.given | h.given)::varchar as bits, m.follower
-                   {layout.also("r.{v} as {b}")}{layout.also("m.{l}")}{layout.also("h.{r}")}{layout.also("h.{l} as {f}")}
+            select h.sequence, {layout.keys_of("h")}, r.rev is not null as base_there, m.deleted as mine_deleted,
+                   h.deleted as first_deleted, h.remote_deleted, h.remote_version,
+                   (m.given | h.given)::varchar as bits, m.follower{layout.also("r.{v} as {b}")}
+                   {layout.also("m.{l}")}{layout.also("h.{r}")}{layout.also("h.{l} as {f}")}
             from (select * from {layout.edits} {only} where has_remote and not follower and sequence > {after}) h
-            join {layout.edits} m on {layout.on("m", "h")}
-                and (m.follower or not exists (select 1 from {layout.edits} f where f.follower and {layout.on("f", "h")}))
+            join {layout.lasts} m on {layout.on("m", "h")}
             left join {layout.rows} r on {layout.on("r", "h")} order by h.sequence limit {PAGE_ROWS}
             """,
             **tables,
@@ -296,7 +297,10 @@ class ConflictView:
         return self._settle_many("theirs", table, column, where)
 
     def resolve(self, how: Callable[[Conflict], object] | pd.DataFrame) -> int:
-        """Settle many at once by a callable Conflict -> "mine", "theirs", a row mapping or None (leave it); return how many."""
+        """Settle many at once by a callable; return how many.
+
+        It gets each Conflict and gives "mine", "theirs", a mapping column -> value, or None to leave it.
+        """
         if not callable(how):
             raise SyncError(
                 "resolving by a frame is not there yet",
@@ -380,7 +384,8 @@ def settle_by(view: ConflictView, how: Callable[[Conflict], object]) -> int:
             settled += _apply(conflict, how(conflict))
         except Exception as error:
             warnings.warn(
-                f"conflict on row {conflict.key!r} of {conflict.table!r} is left as it was: {type(error).__name__}: {error}",
+                f"conflict on row {conflict.key!r} of {conflict.table!r} is left as it was: "
+                f"{type(error).__name__}: {error}",
                 stacklevel=3,
             )
     return settled

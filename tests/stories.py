@@ -63,6 +63,13 @@ class Database:
         if tracked:
             open_backend(self.url).track(["lists", "todo"])
 
+    @classmethod
+    def at(cls, path: Path) -> Database:
+        """A file that was made before."""
+        database = cls.__new__(cls)
+        database.path, database.url = path, f"sqlite:///{path}"
+        return database
+
     def run(self, script: str) -> None:
         """Run statements as another program would."""
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection:

@@ -1,7 +1,7 @@
 """kill -9 at each commit, of the store and of the back end: nothing half done, nothing lost, and both sides end equal.
 
-A child process walks a scenario, and dies by SIGKILL just before or just after its n-th commit.  The parent then looks
-at the file with plain DuckDB, finishes the scenario, and compares both sides with what was written down by hand.
+A child process walks a step of a scenario, and dies by SIGKILL just before or just after its n-th commit.  The parent
+looks at the file with plain DuckDB, runs the step again, and compares both sides with what was written down by hand.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +119,24 @@ AFTER: list[tuple[dict[str, list[Any]], set[tuple[str, str]]]] = [
 APPLIED = {("update", "a"), ("insert", "d"), ("delete", "b"), ("update", "d")}
 
 
-def walk(folder: Path, step: Callable[[Callable[[], object]], object], begin: int = 0) -> None:
-    """Walk the scenario; `done` has a line for each step that came to its end."""
+# What the database holds after each step, and what its audit has by then.
+TEA = EDITED | {"c": ["tea", 3]}
+THERE = [START, START, EDITED, *[TEA] * 8, END]
+FIRST_PUSH = [("delete", "b"), ("insert", "d"), ("update", "a")]
+APPLIED: list[list[tuple[str, str]]] = [[], [], *[FIRST_PUSH] * 9, sorted([*FIRST_PUSH, ("update", "d")])]
+
+
+def walk(folder: Path, steps: range) -> None:
+    """Walk a part of the scenario; `done` has a line for each step that came to its end."""
     with sf.connect(f"sqlite:///{folder / 'todo.db'}", store=folder / "store.duckdb") as context:
-        for at, run in enumerate(STEPS[begin:], begin):
-            step(lambda run=run: run(context, folder / "todo.db"))
+        for at in steps:
+            STEPS[at](context, folder / "todo.db")
             with (folder / "done").open("a") as acknowledged:
                 acknowledged.write(f"{at}\n")
 
 
-def die(folder: Path, at: int, when: When) -> None:
-    """Walk the scenario and be killed before or after the commit number `at`; in a child process."""
+def die(folder: Path, step: int, at: int, when: When) -> None:
+    """Walk one step and be killed before or after its commit number `at`; in a child process."""
     commits = 0
     plain_run, plain_commit = Cursor.run, SqliteBackend._commit
 
@@ -146,11 +155,15 @@ def die(folder: Path, at: int, when: When) -> None:
         else:
             plain_run(self, statement, *rest, **tables)
 
+    def commit(self: SqliteBackend, connection: sqlite3.Connection) -> None:
+        if connection.total_changes:
+            committed(lambda: plain_commit(self, connection))
+        else:  # a transaction that only read
+            plain_commit(self, connection)
+
     Cursor.run = run  # type: ignore[method-assign]
-    SqliteBackend._commit = lambda self, connection: committed(  # type: ignore[method-assign]
-        lambda: plain_commit(self, connection)
-    )
-    walk(folder, lambda step: step())
+    SqliteBackend._commit = commit  # type: ignore[method-assign]
+    walk(folder, range(step, step + 1))
     (folder / "commits").write_text(str(commits))
 
 
@@ -161,81 +174,214 @@ def in_a_child(target: Callable[..., None], *arguments: object) -> int | None:
     return child.exitcode
 
 
-def commits_of_the_scenario(folder: Path) -> int:
-    folder.mkdir()
-    todo_database(folder)
-    assert in_a_child(die, folder, 0, "never") == 0
-    return int((folder / "commits").read_text())
+@pytest.fixture(scope="module")
+def beginnings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The folder as it is at the beginning of each step."""
+    folder = tmp_path_factory.mktemp("scenario")
+    (folder / "0").mkdir()
+    todo_database(folder / "0")
+    for step in range(len(STEPS)):
+        shutil.copytree(folder / str(step), folder / str(step + 1))
+        walk(folder / str(step + 1), range(step, step + 1))
+    return [folder / str(step) for step in range(len(STEPS))]
 
 
 # -- what must hold after each kill
 
 
-def look(store: Path) -> tuple[dict[str, list[Any]], set[tuple[str, str]], int | None, int]:
-    """What plain DuckDB shows: the rows, the queue, the stamp of the checkpoint and the highest stamp of a row."""
+@dataclass(frozen=True)
+class Seen:
+    """What plain DuckDB shows of a store."""
+
+    rows: dict[str, list[Any]]
+    pending: set[tuple[str, str]]
+    stamp: int | None  # of the checkpoint
+    newest: int  # stamp of a row
+
+
+def look(store: Path) -> Seen:
     with duckdb.connect(str(store), read_only=True) as plain:
-        tables = {name for (name,) in plain.execute("select view_name from duckdb_views() where not internal").fetchall()}
-        if "todo" not in tables:
-            return {}, set(), None, 0
-        rows = {key: [title, n] for key, title, n in plain.execute("select id, title, n from todo order by id").fetchall()}
-        pending = {*plain.execute("select distinct kind, key from syncframe.pending where \"table\" = 'todo'").fetchall()}
+        views = plain.execute("select view_name from duckdb_views() where schema_name = 'main'").fetchall()
+        if ("todo",) not in views:
+            return Seen({}, set(), None, 0)
+        rows = plain.execute("select id, title, n from todo order by id").fetchall()
+        queued = "select distinct kind, key from syncframe.pending where \"table\" = 'todo'"
+        pending = {*plain.execute(queued).fetchall()}
+        checkpoints = "select checkpoint from syncframe.checkpoints where table_name = 'todo' and checkpoint is not null"
+        stamp = [json.loads(text)[1] for (text,) in plain.execute(checkpoints).fetchall()]
+        newest = plain.execute("select max(split_part(version, '-', 1)::bigint) from syncframe_rows.todo").fetchone()
         conflicts = {key for (key,) in plain.execute("select key from syncframe.conflicts").fetchall()}
         assert conflicts <= {key for _, key in pending}
-        checkpoint = plain.execute("select checkpoint from syncframe.checkpoints where table_name = 'todo'").fetchone()
-        stamp = json.loads(checkpoint[0])[1] if checkpoint and checkpoint[0] else None
-        stamps = plain.execute("select split_part(version, '-', 1)::bigint from syncframe_rows.todo").fetchall()
-        edited = {key for (key,) in plain.execute("select k_id from syncframe_edits.todo").fetchall()}
-        assert edited == {key for _, key in pending}
-        return rows, pending, stamp, max((s for (s,) in stamps), default=0)
+    return Seen({key: [title, n] for key, title, n in rows}, pending, stamp[0] if stamp else None, newest[0] or 0)
 
 
-def check(folder: Path) -> int:
-    """Hold the store to what was acknowledged, or to the step that was interrupted; return that step."""
-    done = (folder / "done").read_text().splitlines() if (folder / "done").exists() else []
-    step = len(done)
+def check_killed(folder: Path, step: int) -> None:
+    """The store is as before the step or as after it, and between the two only where the step is many transactions."""
     if not (folder / "store.duckdb").exists():
         assert step == 0
-        return step
-    rows, pending, stamp, newest = look(folder / "store.duckdb")
-    before = AFTER[step - 1] if step else ({}, set())
-    after = AFTER[step] if step < len(AFTER) else AFTER[-1]
+        return
+    seen = look(folder / "store.duckdb")
+    rows, pending = AFTER[step]
     if STEPS[step] is first_pull:
-        assert rows.items() <= START.items()
-        assert pending == set()
-        assert stamp is None or stamp >= newest  # a checkpoint came with its rows
-        assert (stamp is None) == (not rows)
+        assert seen.rows.items() <= START.items()
+        assert len(seen.rows) in (0, 2, 3)  # whole pages
+        assert (seen.stamp is None) == (not seen.rows)
+        assert seen.stamp is None or seen.stamp >= seen.newest  # it came with its rows
+        assert seen.pending == set()
     elif STEPS[step] in (push, push_into_conflict, sync):
-        assert rows == after[0]
-        assert after[1] <= pending <= before[1]
-    elif STEPS[step] is clash:
-        assert (rows, pending) in (before, after)
+        assert seen.rows == rows
+        assert pending <= seen.pending <= AFTER[step - 1][1]
     else:
-        assert (rows, pending) in (before, after)
-    return step
+        assert (seen.rows, seen.pending) in (AFTER[step - 1], AFTER[step])
 
 
-def finish(folder: Path, step: int) -> None:
-    walk(folder, lambda run: run(), step)
-    database = Database.__new__(Database)
-    database.path = folder / "todo.db"
-    rows, pending, stamp, newest = look(folder / "store.duckdb")
-    assert rows == database.todo() == END
-    assert pending == set()
-    assert stamp >= newest
-    applied = database.audit()
-    assert len(applied) == len(APPLIED)
-    assert set(applied) == APPLIED
+def check_finished(folder: Path, step: int) -> None:
+    """The step has done what it does, once."""
+    seen = look(folder / "store.duckdb")
+    database = Database.at(folder / "todo.db")
+    assert (seen.rows, seen.pending) == AFTER[step]
+    assert database.todo() == THERE[step]
+    assert sorted(database.audit()) == APPLIED[step]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_process_killed_at_any_commit_loses_nothing_and_does_nothing_twice(tmp_path: Path, when: When) -> None:
-    commits = commits_of_the_scenario(tmp_path / "whole")
-    assert commits > len(STEPS)
+def kill_at(folder: Path, beginning: Path, step: int, at: int, when: When) -> None:
+    shutil.copytree(beginning, folder)
+    assert in_a_child(die, folder, step, at, when) == -signal.SIGKILL
+    check_killed(folder, step)
+
+
+def commits_of(folder: Path, beginning: Path, step: int) -> int:
+    shutil.copytree(beginning, folder)
+    assert in_a_child(die, folder, step, 0, "never") == 0
+    check_finished(folder, step)
+    return int((folder / "commits").read_text())
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)), ids=[step.__name__ for step in STEPS])
+def test_a_step_killed_at_any_commit_is_whole_or_undone_and_is_finished_by_running_it_again(
+    tmp_path: Path, beginnings: list[Path], step: int
+) -> None:
+    commits = commits_of(tmp_path / "whole", beginnings[step], step)
+    assert commits >= 2
 
     for at in range(1, commits + 1):
-        folder = tmp_path / f"{at}"
-        folder.mkdir()
-        todo_database(folder)
-        assert in_a_child(die, folder, at, when) == -signal.SIGKILL
+        for when in ("before", "after"):
+            folder = tmp_path / f"{when} {at}"
+            kill_at(folder, beginnings[step], step, at, when)
+            walk(folder, range(step, step + 1))
+            check_finished(folder, step)
 
-        finish(folder, check(folder))
+
+@pytest.mark.parametrize("step", range(0, len(STEPS), 3), ids=[step.__name__ for step in STEPS[::3]])
+def test_a_scenario_killed_within_a_step_ends_as_one_that_was_not(
+    tmp_path: Path, beginnings: list[Path], step: int
+) -> None:
+    kill_at(tmp_path / "killed", beginnings[step], step, 2, "after")
+
+    walk(tmp_path / "killed", range(step, len(STEPS)))
+
+    check_finished(tmp_path / "killed", len(STEPS) - 1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("step", range(len(STEPS)), ids=[step.__name__ for step in STEPS])
+def test_a_scenario_killed_at_any_commit_ends_as_one_that_was_not(
+    tmp_path: Path, beginnings: list[Path], step: int
+) -> None:
+    commits = commits_of(tmp_path / "whole", beginnings[step], step)
+
+    for at in range(1, commits + 1):
+        for when in ("before", "after"):
+            folder = tmp_path / f"{when} {at}"
+            kill_at(folder, beginnings[step], step, at, when)
+            walk(folder, range(step, len(STEPS)))
+            check_finished(folder, len(STEPS) - 1)
+
+
+# -- a pull of many pages
+
+ROWS, PAGE = 4_000, 250
+
+
+def many(folder: Path) -> Database:
+    database = todo_database(folder)
+    database.run(
+        f"""
+        with recursive numbers(i) as (select 1 union all select i + 1 from numbers where i < {ROWS})
+        insert into todo (id, title, n) select printf('r%06d', i), 'row', i from numbers
+        """
+    )
+    return database
+
+
+def pull_and_die(folder: Path, pages: int, when: When) -> None:
+    """Pull and be killed between two pages, or within the transaction of the one after."""
+    line = Line(f"sqlite:///{folder / 'todo.db'}")
+    context = sf.connect(line, store=folder / "store.duckdb")
+    kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    plain_run = Cursor.run
+
+    def run(self: Cursor, statement: str, *rest: Any, **tables: Any) -> None:
+        if statement == "commit" and line.rows_read > pages * PAGE:
+            kill()
+        plain_run(self, statement, *rest, **tables)
+
+    def told(done: int, total: int | None, what: str) -> None:
+        if when == "between" and done >= pages * PAGE:
+            kill()
+
+    if when == "within":
+        Cursor.run = run  # type: ignore[method-assign]
+    context["todo"].pull(query_id="all", page_rows=PAGE, progress=told)
+
+
+@pytest.mark.parametrize("when", ["between", "within"])
+def test_a_pull_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path, when: When) -> None:
+    database = many(tmp_path)
+    assert in_a_child(pull_and_die, tmp_path, 7, when) == -signal.SIGKILL
+    seen = look(tmp_path / "store.duckdb")
+
+    line = Line(database.url)
+    context = sf.connect(line, store=tmp_path / "store.duckdb")
+    result = context["todo"].pull(query_id="all", page_rows=PAGE, progress=False)
+
+    assert len(seen.rows) == 7 * PAGE
+    assert seen.stamp == seen.newest
+    left = ROWS + 3 - 7 * PAGE
+    assert left <= line.rows_read <= left + PAGE
+    assert result.inserted == left
+    assert shown(context) == database.todo()
+
+
+def test_a_pull_killed_again_and_again_comes_to_its_end(tmp_path: Path) -> None:
+    database = many(tmp_path)
+    for pages in (2, 3, 1):
+        assert in_a_child(pull_and_die, tmp_path, pages, "between") == -signal.SIGKILL
+
+    seen = look(tmp_path / "store.duckdb")
+    context = sf.connect(database.url, store=tmp_path / "store.duckdb")
+    context["todo"].pull(query_id="all", page_rows=PAGE, progress=False)
+
+    assert len(seen.rows) == 6 * PAGE
+    assert seen.stamp == seen.newest
+    assert shown(context) == database.todo()
+
+
+def test_a_full_pull_killed_in_the_middle_removes_nothing(tmp_path: Path) -> None:
+    database = many(tmp_path)
+    context = sf.connect(database.url, store=tmp_path / "store.duckdb")
+    context["todo"].pull("n <= 2000", progress=False)
+    database.run("update todo set n = 2001 where id = 'r000001'")
+
+    assert in_a_child(full_pull_and_die, tmp_path) == -signal.SIGKILL
+    killed = look(tmp_path / "store.duckdb").rows
+    context["todo"].pull("n <= 2000", progress=False)
+
+    assert len(killed) == 2_003
+    assert len(context["todo"]) == 2_002
+    assert context["todo"].get("r000001") is None
+
+
+def full_pull_and_die(folder: Path) -> None:
+    context = sf.connect(f"sqlite:///{folder / 'todo.db'}", store=folder / "store.duckdb")
+    context["todo"].pull("n <= 2000", page_rows=PAGE, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))

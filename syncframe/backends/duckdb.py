@@ -70,19 +70,19 @@ class _Session(Session):
         return pa.table(arrays, names=[column.name for column in columns])
 
     def load(self, name: str, table: Table, rows: pa.Table) -> None:
-        given = pa.table([_normal(rows[n], table.schema[n[2:]]) if n[:2] in ("k_", "l_") else rows[n]
-                          for n in rows.column_names], names=rows.column_names)  # fmt: skip
-        columns = [
-            f"cast({quote(n)} as {table.declared[n[2:]]}) as {quote(n)}" if n[:2] in ("k_", "l_") else n
-            for n in rows.column_names
-        ]
-        self.cursor.register("_syncframe_given", given)
+        given, columns = {}, []
+        for column in rows.column_names:
+            is_data = column[:2] in ("k_", "l_")
+            given[column] = _normal(rows[column], table.schema[column[2:]]) if is_data else rows[column]
+            # Arrow has no uuid, enum or JSON here: they come as text.
+            cast = f"cast({quote(column)} as {table.declared[column[2:]]})" if is_data else column
+            columns.append(f"{cast} as {quote(column)}")
+        self.cursor.register("_syncframe_given", pa.table(given))
         try:
             self.execute(f"create or replace temp table {name} as select {', '.join(columns)} from _syncframe_given")
         except _REFUSALS as error:
             raise Refused(_refusal(error)) from error
-        finally:
-            self.cursor.unregister("_syncframe_given")
+        self.cursor.unregister("_syncframe_given")
         if name == BATCH:
             self._keep_images(table)
 
