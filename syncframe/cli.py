@@ -8,14 +8,17 @@ imported by the commands that need them, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import AccessError, SchemaError, SyncError, TransientError
+from .errors import AccessError, KeyColumnError, SchemaError, SyncError, TransientError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 DONE, LEFT, WRONG, UNREACHABLE, STOPPED = 0, 1, 2, 3, 130
 SHOWN_ROWS = 20
 CELL_WIDTH = 40
+HELP_WIDTH = 96
 
 _EPILOG = """\
 examples:
@@ -48,6 +52,8 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; wrong usage exits with 2 as argparse does."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that cannot show a letter shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -73,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="syncframe",
         description="Shared tables in notebooks: pull, edit as DataFrames offline, push, settle conflicts.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_help,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
@@ -89,12 +95,16 @@ def _command(commands: Any, name: str, run: Callable[[Any], int], words: str, mo
     parser = commands.add_parser(
         name,
         help=words,
-        description=f"{words[0].upper()}{words[1:]}.  {more}".strip(),
+        description=textwrap.fill(f"{words[0].upper()}{words[1:]}.  {more}", HELP_WIDTH),
         epilog="examples:\n" + "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_help,
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _help(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH)
 
 
 def _add_demo(commands: Any) -> None:
@@ -284,9 +294,12 @@ def _track_one(backend: Any, table: str, statements: Sequence[str], options: Any
 
 
 def _as_shown(sql: str) -> str:
-    import inspect
-
-    return inspect.cleandoc(sql) + ";"
+    """A statement indented by its brackets; how it was indented in the source means nothing here."""
+    lines, depth = [], 0
+    for line in filter(None, map(str.strip, sql.splitlines())):
+        lines.append("    " * (depth - line.startswith((")", "end"))) + line)
+        depth += line.count("(") - line.count(")") + line.endswith("begin") - line.startswith("end")
+    return "\n".join(lines) + ";"
 
 
 # Looking
@@ -382,7 +395,7 @@ def _conflicts(options: Any) -> int:
 def _print_conflict(conflict: Conflict) -> None:
     print(f"\n{conflict.table} {_key_words(conflict.key)}{_one_sided(conflict)}")
     sides = [conflict.base, conflict.mine, conflict.theirs]
-    rows = [[name, *(_cell(side.get(name)) if side else "" for side in sides)] for name in _differing(conflict)]
+    rows = [[name, *(_cell(side.get(name)) if side else "-" for side in sides)] for name in _differing(conflict)]
     _print_table(["", "base", "mine", "theirs"], rows, indent="  ")
 
 
@@ -430,7 +443,14 @@ def _resolve_all(ctx: SyncContext, options: Any) -> int:
 
 
 def _resolve_one(ctx: SyncContext, options: Any) -> int:
-    conflict = ctx.conflicts[options.table, _key(ctx, options.table, options.key)]
+    key = _key(ctx, options.table, options.key)
+    try:
+        conflict = ctx.conflicts[options.table, key]
+    except KeyColumnError as error:
+        raise SyncError(
+            f"{options.table} {_key_words(key)} is not in conflict",
+            hint=f"syncframe conflicts {options.store} lists those that are",
+        ) from error
     (conflict.keep_mine if options.side == "mine" else conflict.take_theirs)()
     return 1
 
@@ -515,7 +535,7 @@ def _print_pushed(result: PushResult) -> None:
 
 
 def _print_pulled(name: str, result: PullResult) -> None:
-    if result.pushed is not None:
+    if result.pushed is not None and result.pushed.accepted:  # what stands is told at the end
         _print_pushed(result.pushed)
     changed = [(result.inserted, "new"), (result.updated, "changed"), (result.deleted, "gone")]
     words = ", ".join(f"{count:,} {what}" for count, what in changed if count) or "nothing new"
@@ -587,7 +607,9 @@ def _many(count: int, what: str) -> str:
 
 
 def _key_words(key: Any) -> str:
-    return " ".join(str(_plain(part)) for part in key) if isinstance(key, tuple) else str(_plain(key))
+    """A key as `resolve` takes it."""
+    texts = [str(_plain(part)) for part in (key if isinstance(key, tuple) else (key,))]
+    return " ".join(shlex.quote(text) if text.isprintable() else repr(text) for text in texts)
 
 
 def _cell(value: Any) -> str:
@@ -620,7 +642,7 @@ def _print_json(rows: Iterable[Mapping[str, Any]]) -> None:
     """A list, one object a line, written as it is read: a queue may be long."""
     lead = "["
     for row in rows:
-        print(f"{lead}\n{json.dumps(_plain(row), ensure_ascii=False)}", end="")
+        print(f"{lead}\n{json.dumps(_plain(row))}", end="")
         lead = ","
     print("\n]" if lead == "," else "[]")
 

@@ -128,6 +128,15 @@ class PushResult:
         return f"<p>{escape(repr(self))}</p>"
 
 
+def belong(store: Store, queue: Queue, backend: Backend, url: str) -> None:
+    """Ask the back end who it is, and refuse another one than before while operations are pending."""
+    identity = getattr(backend, "identity", None)
+    aliases = getattr(backend, "aliases", None)
+    with store.reading() as cursor:
+        pending = queue.pending(cursor)
+    store.belong(identity() if identity else url, aliases() if aliases else (), url, pending)
+
+
 class Push:
     """One push from one store to one back end."""
 
@@ -173,7 +182,8 @@ class Push:
             waiting = self.waiting = self.queue.pending(cursor, tables)
         if not waiting:
             return self._result(tables, None, began, last)
-        self._check_identity()
+        # Asked before anything is marked as sent: offline, nothing needs to count as attempted.
+        belong(self.store, self.queue, self.backend, self.url)
         holder = str(uuid.uuid4())
         self.store.take_lease(holder, lambda: time.sleep(LEASE_POLL_S))
         stopped: SyncError | None = None
@@ -191,13 +201,6 @@ class Push:
 
     def _tell_outcomes(self, tell: Told, total: int) -> None:
         tell(self.outcomes, total, "push")
-
-    def _check_identity(self) -> None:
-        """Ask the back end who it is, before anything is marked as sent."""
-        ask = getattr(self.backend, "identity", None)
-        with self.store.reading() as cursor:
-            pending = self.queue.pending(cursor)
-        self.store.belong(ask() if ask else self.url, self.url, pending)
 
     def _send_all(
         self, tables: Collection[str] | None, last: int, policy: object, atomic: bool, retry_rejected: bool

@@ -17,7 +17,7 @@ from .conflict import check_policy
 from .errors import KeyColumnError, SyncError
 from .frame import Snapshots
 from .pull import Pull, PullResult
-from .push import Push, PushResult
+from .push import Push, PushResult, belong
 from .queue import Queue
 from .store import Store
 
@@ -132,7 +132,7 @@ class Session:
             raise SyncError(f"page_rows={page_rows}: a page has at least one row")
         backend = self.asked()
         pushed = self._push_before(table, policy, progress) if push_first else None
-        self._belong(backend)
+        belong(self.store, self.queue, backend, self.url)
         pull = Pull(self.store, self.queue, backend, table)
         result = pull.run(where, columns, query_id, full=full, page_rows=page_rows, progress=progress)
         result.pushed = pushed
@@ -152,12 +152,6 @@ class Session:
         if result.stopped_by is not None:
             raise result.stopped_by
         return result
-
-    def _belong(self, backend: Backend) -> None:
-        ask = getattr(backend, "identity", None)
-        with self.store.reading() as cursor:
-            pending = self.queue.pending(cursor)
-        self.store.belong(ask() if ask else self.url, self.url, pending)
 
     def pull_all(self, tables: Collection[str], **options: Any) -> PullResult:
         """Every table with its stored queries; a table never pulled is named."""

@@ -13,7 +13,7 @@ import datetime as dt
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,8 +186,17 @@ class Store:
         identity: str | None = cursor.one(f"select backend from {META}.store")
         return identity
 
-    def belong(self, identity: str, url: str, pending: int) -> None:
+    def belong(self, identity: str, aliases: Collection[str], url: str, pending: int) -> None:
         """Remember which back end this store belongs to.
+
+        Parameters
+        ----------
+        identity, aliases
+            What it is called now, and was called before.
+        url
+            For people.
+        pending
+            How many operations wait.
 
         Raises
         ------
@@ -197,6 +206,9 @@ class Store:
         with self.transaction() as cursor:
             known, known_url = cursor.rows(f"select backend, url from {META}.store")[0]
             if known == identity:
+                return
+            if known in aliases:
+                cursor.run(f"update {META}.store set backend = ?, url = ?", [identity, url])
                 return
             if known is not None and pending:
                 raise PendingError(
@@ -682,7 +694,7 @@ def parsed(where: str | None, schema: Schema) -> Condition | None:
 
 
 def shown_rows(layout: Layout) -> str:
-    """A subquery of the rows as they are here: those without an edit, and of the others the last, if it is no delete."""
+    """A subquery of the rows as they are here: those without an edit, and the last edit of the others, deletes apart."""
     return f"""
         select {layout.keys}{layout.also("{v}")}, version, created, updated, null::varchar as pending, rev, pulled_rev
         from {layout.rows} anti join {layout.edits} e using ({layout.keys})

@@ -51,7 +51,7 @@ def test_what_others_wrote_while_the_file_was_closed_is_found_when_it_is_opened(
     changed, place = pulled(backend, "people", place)
 
     assert {key: None if row[DELETED] else row["n"] for key, row in changed.items()} == {"a": 6, "b": None, "d": 4}
-    assert changed["a"][OPERATION] == "mine"
+    assert changed["a"][OPERATION] == "- mine"
     assert statuses(backend, "people", update("a", before["a"]["_syncframe_version"], n=7)) == ["conflicted"]
 
     backend.close()
@@ -130,7 +130,11 @@ def test_enums_uuids_and_json_go_as_text(tmp_path):
         insert(str(uuid.uuid4()), mood="glad"), insert(str(uuid.uuid4()), note="{"),
     )  # fmt: skip
 
-    assert [(o["status"], o["code"]) for o in outcomes] == [("accepted", None), ("rejected", "type"), ("rejected", "type")]
+    assert [(o["status"], o["code"]) for o in outcomes] == [
+        ("accepted", None),
+        ("rejected", "type"),
+        ("rejected", "type"),
+    ]
     assert rows(backend, "t") == {
         key: {"id": key, "mood": "it's ok", "note": '{"a": 1}', "hour": None, "huge": Decimal(10**38 - 1)}
     }

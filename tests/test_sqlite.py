@@ -255,13 +255,15 @@ def test_cascades_and_other_triggers_are_logged(tmp_path):
     assert {key: row[DELETED] for key, row in pulled(file.backend, "c", place)[0].items()} == {1: True, 2: True}
 
 
-def test_a_write_of_another_program_keeps_the_ids_of_operations(followed):
-    push(followed.backend, "people", update("a", versions(followed.backend, "people")["a"], "mine", n=5))
-    followed.write("update people set n = 6 where id = 'a'")
+def test_a_write_of_another_program_keeps_the_ids_of_operations_and_says_that_it_came_after(followed):
+    push(followed.backend, "people", update("a", versions(followed.backend, "people")["a"], "first", n=5))
+    followed.write("update people set n = 6 where id = 'a'", "update people set n = 7 where id = 'a'")
 
     row = pulled(followed.backend, "people")[0]["a"]
+    assert (row["n"], row[OPERATION]) == (7, "- first")
 
-    assert (row["n"], row[OPERATION]) == (6, "mine")
+    push(followed.backend, "people", update("a", row[VERSION], "second", n=8))
+    assert pulled(followed.backend, "people")[0]["a"][OPERATION] == "second first"
 
 
 def test_a_deleted_row_leaves_its_last_values(tmp_path):
@@ -280,7 +282,9 @@ def test_a_deleted_row_leaves_its_last_values(tmp_path):
 
 def test_a_wide_table_can_be_tracked_and_read_untracked(tmp_path):
     columns = ", ".join(f"c{n} BIGINT" for n in range(600))
-    file = File(tmp_path / "x.db", f"create table t (id BIGINT primary key, {columns})", "insert into t (id) values (1)")
+    file = File(
+        tmp_path / "x.db", f"create table t (id BIGINT primary key, {columns})", "insert into t (id) values (1)"
+    )
     before = versions(file.backend, "t")
     file.write("update t set c599 = 1")
     assert versions(file.backend, "t") != before
@@ -383,15 +387,16 @@ def test_a_pull_of_nothing_new_is_three_statements(followed):
 
 def test_writers_that_go_on_while_pages_are_read_lose_nothing(tmp_path):
     file = File(tmp_path / "x.db", "create table t (id BIGINT primary key, n BIGINT)")
+    file.backend = SqliteBackend(file.path, lock_timeout_s=60)
     file.backend.track(["t"])
 
     def write(start):
-        connection = sqlite3.connect(file.path, timeout=30)
-        for n in range(start, 3000, 3):
+        connection = sqlite3.connect(file.path, timeout=60)
+        for n in range(start, 300, 3):
             with connection:
                 connection.execute("insert into t values (?, 0)", [n])
                 connection.execute("update t set n = n + 1 where id = ?", [n // 2])
-                connection.execute("delete from t where id = ?", [n - 100] if n % 7 == 0 else [-1])
+                connection.execute("delete from t where id = ?", [n - 20] if n % 7 == 0 else [-1])
         connection.close()
 
     writers = [threading.Thread(target=write, args=(start,)) for start in range(3)]
@@ -399,7 +404,7 @@ def test_writers_that_go_on_while_pages_are_read_lose_nothing(tmp_path):
         writer.start()
     held, place = {}, None
     while any(writer.is_alive() for writer in writers) or place is None:
-        for page in pages(file.backend, "t", place, page_rows=50):
+        for page in pages(file.backend, "t", place, page_rows=10):
             held |= {row["id"]: None if row[DELETED] else row["n"] for row in page.rows.to_pylist()}
             place = page.checkpoint
     held |= {key: None if row[DELETED] else row["n"] for key, row in pulled(file.backend, "t", place)[0].items()}
@@ -464,7 +469,9 @@ def test_a_trigger_may_refuse_in_its_own_words(file, resolution):
     )
     known = versions(file.backend, "people")
 
-    outcomes = push(file.backend, "people", *(update(key, known[key], n=n) for key, n in zip("abc", (1, 101, 9), strict=True)))
+    outcomes = push(
+        file.backend, "people", *(update(key, known[key], n=n) for key, n in zip("abc", (1, 101, 9), strict=True))
+    )
 
     assert [(o["status"], o["code"], o["message"]) for o in outcomes] == [
         ("accepted", None, None), ("rejected", "trigger", "n is at most 100"), ("accepted", None, None),
@@ -489,11 +496,10 @@ def test_a_generated_column_is_left_out(tmp_path):
 
 
 def test_a_condition_that_cannot_be_computed_is_a_query_error(file):
-    file.write("update people set email = 'no time'")
-    backend = backends.open(f"sqlite:///{file.path}", schema={"people": {"email": "TIMESTAMP"}})
+    backend = backends.open(f"sqlite:///{file.path}", schema={"people": {"team": "TIMESTAMP"}})
 
     with pytest.raises(QueryError):
-        list(pages(backend, "people", where="email > timestamp '2013-01-01 00:00:00'"))
+        list(pages(backend, "people", where="team > timestamp '2013-01-01 00:00:00'"))
 
 
 # Values
@@ -527,11 +533,8 @@ def test_affinity_is_sqlite_s_own(declared):
     kinds = [kind for (kind,) in connection.execute("select typeof(c) from t")]
     connection.close()
 
-    by_kinds = {
-        ("text", "integer"): ["blob"], ("text", "text"): ["text"], ("integer", "integer"): ["integer", "numeric"],
-        ("real", "real"): ["real"],
-    }  # fmt: skip
-    assert affinity(declared) in by_kinds[tuple(kinds)] or (declared == "FLOATING POINT" and "INT" in declared)
+    expected = {"blob": ["text", "integer"], "text": ["text"] * 2, "real": ["real"] * 2}
+    assert kinds == expected.get(affinity(declared), ["integer"] * 2)
 
 
 @pytest.mark.parametrize(
@@ -622,8 +625,8 @@ def test_a_value_that_does_not_fit_its_type_is_named(tmp_path, declared, written
     with pytest.raises(BackendError) as caught:
         rows(file.backend, "t")
 
-    for word in ("'t'", "{'id': 2}", "'c'", shown, declared.split("(")[0].replace("INTEGER", "BIGINT")[:4]):
-        assert word in str(caught.value) or word == "DECT"
+    for word in ("'t'", "{'id': 2}", "'c'", shown, file.backend.schema("t")["c"].type):
+        assert word in str(caught.value)
 
 
 @pytest.mark.parametrize(

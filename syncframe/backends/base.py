@@ -45,7 +45,8 @@ class Page:
     rows
         The table's columns and `_syncframe_version` (text), `_syncframe_deleted` (bool: a tombstone, whose
         value columns do not count) and `_syncframe_operation` (text or NULL: the ids of the operations
-        that wrote the row last, newest first, separated by blanks).  `_syncframe_created` and
+        that wrote the row last, newest first, separated by blanks; before them a dash if the last write
+        was no push).  `_syncframe_created` and
         `_syncframe_updated` (timestamp[us, UTC]) may be there.
     leavers
         Keys of rows that changed and do not match the query: the key's columns and, where the back end
@@ -164,8 +165,9 @@ class Backend(Protocol):
     its key stands unless it carries that tombstone's version; (4) pushing an operation twice does no harm:
     it is recognised by its id.  The contract suite (`syncframe.testing`) holds it to that.
 
-    `schema`, `pull` and `push` are enough.  `identity`, `tables`, `rows`, `push_atomic` and `close` are asked
-    for where they are there.
+    `schema`, `pull` and `push` are enough.  Asked for where they are there: `identity()`, a text that names the
+    data and not the way to it; `aliases()`, such texts that it bore before; `tables()`; `rows(table, keys)`, rows by
+    key as in a page, tombstones included; `push_atomic(batches)`, all or nothing; `close()`.
     """
 
     promises: Promises

@@ -119,9 +119,12 @@ def rejected(batch: Operations, refusal: Refusal, now: pa.Table) -> Outcomes:
 
 
 def with_operation(operation_id: pa.ChunkedArray, earlier: pa.ChunkedArray) -> pa.Array:
-    """Prepend each operation's id to those that wrote the row before, and keep the newest few."""
-    joined = pc.binary_join_element_wise(operation_id.cast(pa.string()), earlier.cast(pa.string()), " ",
-                                         null_handling="skip")  # fmt: skip
+    """Prepend each operation's id to those that wrote the row before, and keep the newest few.
+
+    The dash of a write that was no push goes: it says that one came last.
+    """
+    pushed = pc.replace_substring_regex(earlier.cast(pa.string()), "^- ", "")
+    joined = pc.binary_join_element_wise(operation_id.cast(pa.string()), pushed, " ", null_handling="skip")
     return pc.binary_join(pc.list_slice(_flat(pc.split_pattern(joined, " ")), 0, OPERATIONS_KEPT), " ")
 
 

@@ -306,7 +306,7 @@ class DuckdbBackend(SqlBackend):
                 (select coalesce(max(stamp), 0) from {table.log}) + row_number() over (order by b.position) as stamp,
                 {", ".join(f"b.{key}" for key in table.keys)},
                 not ({table.there}) as deleted,
-                coalesce(b.operation_ids, log.operation_ids) as operation_ids,
+                coalesce(b.operation_ids, '- ' || ltrim(log.operation_ids, '- ')) as operation_ids,
                 case when log.stamp is null or (log.deleted and {table.there}) then now() else log.created_at end
                     as created_at,
                 case when {table.there} then null else coalesce(b.image, log.image) end as image,

@@ -110,9 +110,9 @@ class Place:
     def of(cls, checkpoint: Checkpoint) -> Place:
         try:
             incarnation, stamp, version, key = json.loads(checkpoint)
-        except ValueError as error:
+            return cls(str(incarnation), int(stamp), version, tuple(key))
+        except (ValueError, TypeError) as error:
             raise CheckpointLost(f"the checkpoint {checkpoint!r} is not of this back end") from error
-        return cls(incarnation, stamp, version, tuple(key))
 
 
 class Refused(Exception):
@@ -234,6 +234,10 @@ class SqlBackend(ABC):
                 return self.place_of_file()
             rows = session.values(f"select incarnation from {SETTINGS} where name = ?", [DATABASE])
             return str(rows[0][0]) if rows else self.place_of_file()
+
+    def aliases(self) -> list[str]:
+        """What this database was called before one of its tables was tracked."""
+        return [self.place_of_file()]
 
     @abstractmethod
     def close(self) -> None:

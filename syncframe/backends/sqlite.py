@@ -165,7 +165,7 @@ def _is_flag(whole: pa.Array, column: Column) -> bool:
 
 def row_hash(*values: Any) -> str:
     """The version of an untracked row: equal for rows that hold the same, whatever is declared."""
-    return hashlib.blake2b(repr(values).encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
+    return hashlib.blake2b(repr(values).encode(), digest_size=10).hexdigest()
 
 
 # Transactions
@@ -363,7 +363,11 @@ class SqliteBackend(SqlBackend):
         return to_sqlite(condition, table.schema, column)
 
     def hashed(self, table: Table) -> str:
-        names = [f"t.{quote(name)}" for name in table.schema.names]
+        # Texts go as bytes, for one that is not UTF-8 has no hash otherwise, and is to be named when it is read.
+        names = [
+            f"cast(t.{quote(name)} as blob)" if affinity(table.declared[name]) == "text" else f"t.{quote(name)}"
+            for name in table.schema.names
+        ]
         while len(names) > ARGUMENTS_MAX:
             names = [f"_syncframe_hash({', '.join(names[:ARGUMENTS_MAX])})", *names[ARGUMENTS_MAX:]]
         return f"_syncframe_hash({', '.join(names)})"
@@ -449,8 +453,9 @@ def _misfit(table: Table, column: Column, columns: Sequence[Column], held: Seque
     cells = held[[c.name for c in columns].index(column.name)]
     index = next(index for index, cell in enumerate(cells) if not _fits(table, column, cell))
     key = {c.name: held[place][index] for place, c in enumerate(columns) if c.name in table.schema.key}
+    found = f"column {column.name!r} holds {cells[index]!r}, {_complaint(column, cells[index])}"
     return BackendError(
-        f"table {table.name!r}, row {key}: column {column.name!r} holds {cells[index]!r}, {_complaint(column, cells[index])}",
+        f"table {table.name!r}, row {key}: {found}",
         hint=f'mend the row, or give another type: connect(..., schema={{"{table.name}": {{"{column.name}": ...}}}})',
     )
 
