@@ -66,9 +66,13 @@ class Layout:
             if names is None or name in names
         ]
 
-    def also(self, template: str) -> str:
-        """The template for each value column, behind what stands before it: `, a, b`."""
-        return "".join(f", {part}" for part in self.each(template))
+    def also(self, template: str, names: Collection[str] | None = None) -> str:
+        """The template for each value column, or those named, behind what stands before it: `, a, b`."""
+        return "".join(f", {part}" for part in self.each(template, names))
+
+    def others(self, names: Collection[str]) -> list[str]:
+        """The value columns that are not named."""
+        return [name for name in self.schema.values if name not in names]
 
     def every(self, template: str, names: Collection[str] | None = None) -> str:
         """A condition that holds in every value column."""
@@ -78,11 +82,12 @@ class Layout:
         """A condition that holds in some value column."""
         return "(" + " or ".join([f"({part})" for part in self.each(template, names)] or ["false"]) + ")"
 
-    def rows_like(self, left: str, right: str) -> str:
-        """Whether two parts agree in all value columns; the templates name a column on either side."""
-        if not self.schema.values:
+    def rows_like(self, left: str, right: str, names: Collection[str] | None = None) -> str:
+        """Whether two parts agree in all value columns, or those named; the templates name a column on either side."""
+        mine, theirs = self.each(left, names), self.each(right, names)
+        if not mine:
             return "true"
-        return f"row({', '.join(self.each(left))}) is not distinct from row({', '.join(self.each(right))})"
+        return f"row({', '.join(mine)}) is not distinct from row({', '.join(theirs)})"
 
     @property
     def firsts(self) -> str:

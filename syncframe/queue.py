@@ -32,6 +32,7 @@ BATCH_ROWS = 10_000
 RETRIED_CODES = ("reference", "unique")
 EVERY_REVISION = 2**62  # nothing is newer: a staging of what is shown now
 
+_RARE = "verdict in ('whole', 'clash', 'back')"
 _NO_ERROR = "error_code = null, error_column = null, error_message = null"
 _REMOTE = """
     h.remote_version as version, h.remote_operation as operation, h.remote_created as created,
@@ -124,9 +125,10 @@ class Queue:
             If a cell was changed on both sides while an operation on its row waits for its answer.
         """
         rev, first = self.store.tick(cursor, len(operations))
-        self._judge(cursor, layout, operations, held, revision)
+        touched = self._judge(cursor, layout, operations, held, revision)
         self._refuse(cursor, layout)
-        cursor.run("delete from staged where verdict = 'nothing'")
+        cursor.run("delete from judged where verdict = 'nothing'")
+        self._lay(cursor, layout, held, touched)
         self._keep_conflicts(cursor, layout, rev, f"(select {layout.keys} from staged where has_remote)")
         self._put_back(cursor, layout, rev)
         self._fold(cursor, layout, rev, first)
@@ -138,60 +140,114 @@ class Queue:
             self._note_settled(cursor, layout, rev)
         self.store.record(cursor, action, layout.table, len(operations), note, staging=rev)
         self._forget_images(cursor)
-        for name in ("staged", "met"):
+        for name in ("asked", "judged", "before", "ground", "after", "staged", "met"):
             cursor.run(f"drop table if exists temp.{name}")
         return rev
 
     def _judge(
         self, cursor: Cursor, layout: Layout, operations: pa.Table, held: Collection[str], revision: int
-    ) -> None:
-        """Load the operations beside what is shown and what they build on, with a verdict for each, as `staged`."""
+    ) -> list[str]:
+        """Load the edits as `asked`, and what is to be done with each as `judged`; return the columns they touch.
+
+        A CASE for every column of a table of 500 would take seconds to plan, so only touched columns get one.
+        """
+        cursor.run(
+            """
+            create or replace temp table asked as
+            select * replace (('0' || touched)::bit as touched), uuid()::varchar as new_id from operations
+            """,
+            operations=operations,
+        )
+        touched = _touched(cursor, layout)
         last = "case when f.id is not null then f.{l} when h.id is not null then h.{l} else r.{v} end as {s}"
+        cells = "".join(layout.also(template, touched) for template in (last, "r.{v}", "g.{l}", "g.{b}"))
         cursor.run(
             f"""
-            create or replace temp table staged as
+            create or replace temp table judged as
             with joined as (
-                select g.* replace (('0' || g.touched)::bit as touched), uuid()::varchar as new_id,
+                select g.ord, {layout.keys_of("g")}, g.deleted, g.touched, g.held_there, g.held_version, g.new_id,
                        h.id as first_id, h.given as first_given, coalesce(h.attempted, false) as first_attempted,
                        coalesce(h.deleted, false) as first_deleted, coalesce(h.has_remote, false) as has_remote,
                        f.id as behind_id, f.given as behind_given, coalesce(f.deleted, false) as behind_deleted,
                        r.rev is not null as row_there, t.reason, t.version as gone_version,
                        coalesce(r.pulled_rev, t.pulled_rev, 0) > {revision} as is_foreign,
                        coalesce(r.rev, 0) > {revision} as is_moved,
+                       not ({layout.rows_like("g.{b}", "r.{v}", held)}) as held_differs,
                        case when f.id is not null then not f.deleted when h.id is not null then not h.deleted
-                            else r.rev is not null end as shown_there
-                       {layout.also(last)}{layout.also("r.{v}")}{layout.also("h.{l} as {h}")}
-                from operations g
+                            else r.rev is not null end as shown_there{cells}
+                from asked g
                 left join {layout.firsts} h on {layout.on("h", "g")}
                 left join {layout.followers} f on {layout.on("f", "g")}
                 left join {layout.rows} r on {layout.on("r", "g")}
                 left join {layout.gone} t on {layout.on("t", "g")}
-            ),
-            judged as (
-                select *, {rules.verdict(layout, held)} as verdict,
-                       case when behind_id is not null then behind_id
-                            when not first_attempted then first_id end as target,
-                       case when behind_id is not null then behind_given
-                            when not first_attempted then first_given end as target_given,
-                       case when behind_id is not null then behind_deleted
-                            else not first_attempted and first_deleted end as target_deleted
-                from joined
             )
-            select *{layout.also(rules.staged_local(held))}{layout.also(rules.staged_base(held))},
-                   case when verdict in ('clash', 'back') then held_there
-                        when behind_id is not null or first_attempted then not first_deleted
-                        else row_there end as base_there,
-                   case when verdict = 'whole' or (target_deleted and not deleted) then '{layout.all_bits}'::bit
-                        else touched | coalesce(target_given, '{layout.no_bits}'::bit) end as now_given
-            from judged
-            """,
-            operations=operations,
+            select * exclude (first_given, behind_given, behind_deleted, held_differs),
+                   {rules.verdict(layout, held, touched)} as verdict,
+                   case when behind_id is not null then behind_id
+                        when not first_attempted then first_id end as target,
+                   case when behind_id is not null then behind_given
+                        when not first_attempted then first_given end as target_given,
+                   case when behind_id is not null then behind_deleted
+                        else not first_attempted and first_deleted end as target_deleted
+            from joined
+            """
         )
-        cursor.run("alter table staged add column is_nothing boolean")
+        return touched
+
+    def _lay(self, cursor: Cursor, layout: Layout, held: Collection[str], touched: Collection[str]) -> None:
+        """Lay the edits over what is shown: `before`, `ground` (what they build on), `after`, and `staged`."""
+        cursor.run(f"create or replace temp table before as {_shown_before(layout)}")
+        cursor.run(f"create or replace temp table ground as {_ground(layout, held)}")
         cursor.run(
             f"""
-            update staged set is_nothing = not has_remote and verdict <> 'clash'
-                and ((deleted and not base_there) or (not deleted and base_there and {layout.rows_like("{n}", "{p}")}))
+            create or replace temp table after as
+            select {layout.keys_of("g")}, true as there
+                   {layout.also("case when get_bit(a.touched, {i}) = 1 then a.{l} else b.{s} end as {n}", touched)}
+                   {layout.also("b.{s} as {n}", layout.others(touched))}
+            from judged g join asked a on {layout.on("a", "g")} left join before b on {layout.on("b", "g")}
+            where g.verdict = 'lay' and not g.deleted
+            """
+        )
+        if cursor.one(f"select count(*) from judged where {_RARE} and not deleted"):
+            self._lay_on_snapshot(cursor, layout, held, touched)
+        cursor.run(
+            f"""
+            create or replace temp table staged as
+            select g.*, coalesce(p.there, false) as base_there,
+                   case when verdict = 'whole' or (target_deleted and not deleted) then '{layout.all_bits}'::bit
+                        else touched | coalesce(target_given, '{layout.no_bits}'::bit) end as now_given,
+                   not has_remote and verdict <> 'clash' and case
+                       when deleted then p.there is null
+                       else p.there is not null and {layout.rows_like("n.{n}", "p.{p}")} end as is_nothing
+            from judged g
+            left join ground p on {layout.on("p", "g")} left join after n on {layout.on("n", "g")}
+            """
+        )
+
+    def _lay_on_snapshot(self, cursor: Cursor, layout: Layout, held: Collection[str], touched: Collection[str]) -> None:
+        """Where the row shown is not what the frame was made from, the cells it did not touch are the snapshot's.
+
+        A clashing insert has no snapshot; own edits of other cells stay.
+        """
+        was = {name: "a.{b}" if name in held else "r.{v}" for name in layout.schema.values}
+        own = "g.verdict <> 'whole' and h.id is not null and h.{l} is distinct from r.{v}"
+        none = "g.verdict <> 'whole' and not g.held_there"
+        cells = "".join(
+            layout.also(
+                "case "
+                + ("when get_bit(a.touched, {i}) = 1 then a.{l} " if name in touched else "")
+                + f"when {none} then null when {own} then h.{{l}} else {was[name]} end as {{n}}",
+                [name],
+            )
+            for name in layout.schema.values
+        )
+        cursor.run(
+            f"""
+            insert into after by name
+            select {layout.keys_of("g")}, true as there{cells}
+            from judged g join asked a on {layout.on("a", "g")}
+            left join {layout.firsts} h on {layout.on("h", "g")} left join {layout.rows} r on {layout.on("r", "g")}
+            where g.{_RARE} and not g.deleted
             """
         )
 
@@ -211,8 +267,8 @@ class Queue:
             )
 
     def _named(self, cursor: Cursor, layout: Layout, condition: str) -> list[Any]:
-        """The keys in `staged` that meet a condition, as people write them."""
-        return key_values(cursor.arrow(f"select {layout.keys} from staged where {condition} order by ord"), layout)
+        """The keys in `judged` that meet a condition, as people write them."""
+        return key_values(cursor.arrow(f"select {layout.keys} from judged where {condition} order by ord"), layout)
 
     def _put_back(self, cursor: Cursor, layout: Layout, rev: int) -> None:
         """Make the snapshot's row the base again where the newer one clashes with this edit, or left.
@@ -235,8 +291,9 @@ class Queue:
         cursor.run(
             f"""
             insert into {layout.rows} by name
-            select {layout.keys}, held_version as version, {rev} as rev, {rev} as pulled_rev{layout.also("{p} as {v}")}
-            from staged where verdict in ('clash', 'back') and held_there
+            select {layout.keys_of("g")}, held_version as version, {rev} as rev, {rev} as pulled_rev
+                   {layout.also("p.{p} as {v}")}
+            from staged g join ground p on {layout.on("p", "g")} where verdict in ('clash', 'back') and held_there
             """
         )
 
@@ -245,7 +302,8 @@ class Queue:
         cursor.run(
             f"""
             merge into {layout.edits} e
-            using (select * from staged where target is not null or not is_nothing) g on e.id = g.target
+            using (select g.*{layout.also("n.{n}")} from staged g left join after n on {layout.on("n", "g")}
+                   where target is not null or not is_nothing) g on e.id = g.target
             when matched and g.is_nothing then delete
             when matched then update set deleted = g.deleted, given = g.now_given, {_NO_ERROR}, sent = null,
                 retry = false, rev = {rev}, staged_at = {_now()},
@@ -281,11 +339,12 @@ class Queue:
         cursor.run(
             f"""
             insert into {layout.images} by name
-            select {rev} as staging, {layout.keys}, has_remote as was_conflict,
+            select {rev} as staging, {layout.keys_of("g")}, has_remote as was_conflict,
                    case when not is_nothing then coalesce(target, new_id) end as left_id,
                    shown_there as before_there, not deleted as after_there
-                   {layout.also("{s} as {b}")}{layout.also("{n} as {a}")}
-            from (select * exclude ({", ".join(["held_there", *layout.each("{b}")])}) from staged)
+                   {layout.also("b.{s} as {b}")}{layout.also("n.{n} as {a}")}
+            from staged g
+            left join before b on {layout.on("b", "g")} left join after n on {layout.on("n", "g")}
             """
         )
 
@@ -345,23 +404,27 @@ class Queue:
         """
         cursor.run(
             f"""
+            create or replace temp table joined as
+            select {layout.keys_of("p")}, p.version, p.operation, p.created, p.updated, p.deleted, p.forced,
+                   {_FIRST}, h.attempted as first_attempted, h.has_remote, h.remote_version,
+                   {_FOLLOWER}, coalesce(f.deleted, false) as behind_deleted,
+                   r.rev is not null as base_there, r.version as row_version, t.version as gone_version,
+                   p.forced or coalesce(split_part(p.operation, ' ', 1) = h.id, false) as is_ours
+                   {layout.also("p.{v} as {p}")}{layout.also("r.{v} as {b}")}{layout.also("f.{l} as {f}")}
+                   {layout.also(rules.first_as_stored())}
+            from hit p
+            join {layout.firsts} h on {layout.on("h", "p")}
+            left join {layout.followers} f on {layout.on("f", "p")}
+            left join {layout.rows} r on {layout.on("r", "p")}
+            left join {layout.gone} t on {layout.on("t", "p")}
+            """
+        )
+        differing = _differing(cursor, layout)
+        cursor.run(
+            f"""
             create or replace temp table meeting as
-            with joined as (
-                select {layout.keys_of("p")}, p.version, p.operation, p.created, p.updated, p.deleted, p.forced,
-                       {_FIRST}, h.attempted as first_attempted, h.has_remote, h.remote_version,
-                       {_FOLLOWER}, coalesce(f.deleted, false) as behind_deleted,
-                       r.rev is not null as base_there, r.version as row_version, t.version as gone_version,
-                       p.forced or coalesce(split_part(p.operation, ' ', 1) = h.id, false) as is_ours
-                       {layout.also("p.{v} as {p}")}{layout.also("r.{v} as {b}")}{layout.also("f.{l} as {f}")}
-                       {layout.also(rules.first_as_stored())}
-                from hit p
-                join {layout.firsts} h on {layout.on("h", "p")}
-                left join {layout.followers} f on {layout.on("f", "p")}
-                left join {layout.rows} r on {layout.on("r", "p")}
-                left join {layout.gone} t on {layout.on("t", "p")}
-            ),
-            acted as (select *, {rules.act(layout, mode, is_again=is_again)} as act from joined)
-            select *{layout.also(rules.rebased_local())},
+            with acted as (select *, {rules.act(layout, differing, mode, is_again=is_again)} as act from joined)
+            select *{layout.also(rules.rebased_local(), differing)}{layout.also("{p} as {n}", layout.others(differing))},
                    case when act = 'settle' then behind_id is null or behind_deleted
                         when act = 'theirs' then deleted
                         when behind_id is not null then behind_deleted else first_deleted end as now_deleted
@@ -374,7 +437,7 @@ class Queue:
         learnt = Learnt()
         for act, count in cursor.rows("select act, count(*) from meeting group by act"):
             learnt.add(act, count)
-        for name in ("meeting", "hit"):
+        for name in ("meeting", "joined", "hit"):
             cursor.run(f"drop table temp.{name}")
         return learnt
 
@@ -841,7 +904,7 @@ class Queue:
             f"""
             create or replace temp table taken_back as
             select u.*, s.rev is not null as now_there{layout.also("s.{v}")}, s.version as now_version,
-                   {" || ".join(cells) or "''"} as touched,
+                   concat('', {", ".join(cells) or "''"}) as touched,
                    case when u.left_id is null then {quiet} else {waits} end
                        and u.after_there = (s.rev is not null) as is_free
             from (select * from {layout.images} where staging = {staging} and not was_conflict) u
@@ -921,6 +984,54 @@ def key_values(keys: pa.Table, layout: Layout) -> list[Any]:
     """Keys as people write them: the value, or a tuple for a compound key."""
     columns = [keys[f"k_{name}"].to_pylist() for name in layout.schema.key]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
+def _touched(cursor: Cursor, layout: Layout) -> list[str]:
+    """The value columns that some edit in `asked` touches."""
+    bits = cursor.one("select bit_or(touched)::varchar from asked") or layout.no_bits
+    return [name for name, bit in zip(layout.schema.values, bits[1:], strict=True) if bit == "1"]
+
+
+def _differing(cursor: Cursor, layout: Layout) -> list[str]:
+    """The value columns in which some rows in `joined` differ: the rules need to look at these alone."""
+    differs = layout.each(
+        "bool_or({p} is distinct from {h} or {p} is distinct from {b} or (behind_id is not null and {f} is distinct from {h}))"
+    )
+    if not differs:
+        return []
+    found = cursor.rows(f"select {', '.join(differs)} from joined")[0]
+    return [name for name, differs_there in zip(layout.schema.values, found, strict=True) if differs_there]
+
+
+def _shown_before(layout: Layout) -> str:
+    """What is shown of the judged keys, as three plain selects: the follower, else the first, else the row."""
+    ours = f"semi join judged g using ({layout.keys})"
+    return f"""
+        select {layout.keys}, true as there{layout.also("{l} as {s}")}
+        from {layout.lasts} e {ours} where not e.deleted
+        union all
+        select {layout.keys}, true{layout.also("{v}")}
+        from {layout.rows} r {ours} anti join {layout.edits} e using ({layout.keys})
+    """
+
+
+def _ground(layout: Layout, held: Collection[str]) -> str:
+    """What the judged edits build on: the snapshot's row, the first's local behind it, or the row."""
+    behind = "(behind_id is not null or first_attempted)"
+    put_back = "verdict in ('clash', 'back')"
+    return f"""
+        select {layout.keys_of("g")}, true as there
+               {layout.also("a.{b} as {p}", held)}{layout.also("r.{v} as {p}", layout.others(held))}
+        from judged g join asked a on {layout.on("a", "g")} left join {layout.rows} r on {layout.on("r", "g")}
+        where g.{put_back} and g.held_there
+        union all by name
+        select {layout.keys}, true as there{layout.also("{l} as {p}")}
+        from {layout.firsts} h semi join (select * from judged where not {put_back} and {behind}) g using ({layout.keys})
+        where not h.deleted
+        union all by name
+        select {layout.keys}, true as there{layout.also("{v} as {p}")}
+        from {layout.rows} r semi join (select * from judged where not {put_back} and not {behind}) g using ({layout.keys})
+    """
 
 
 def _now() -> str:

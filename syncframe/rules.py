@@ -1,6 +1,6 @@
 """The rules of the queue as SQL: what is to be done with a staged edit, and with an operation that meets a row.
 
-Pure text over the columns of two temporary tables of `queue`: `staged` (an edit beside what is shown and what
+Pure text over the columns of two temporary tables of `queue`: `judged` (an edit beside what is shown and what
 it builds on) and `meeting` (a remote row beside the operations on its key).  The letters before a column name
 are those of `layout`.
 """
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .layout import Layout, literal
+from .layout import Layout
 
 
-def verdict(layout: Layout, held: Collection[str]) -> str:
-    """What is to be done with each staged edit.
+def verdict(layout: Layout, held: Collection[str], touched: Collection[str]) -> str:
+    """What is to be done with each staged edit; only the columns that some edit touches are looked at.
 
     lay
         Its cells go over what is shown.
@@ -28,17 +28,16 @@ def verdict(layout: Layout, held: Collection[str]) -> str:
     whole
         One's own delete lies between: the later edit wins, with the whole row.
     """
-    differs = layout.some("{s} is distinct from {b}", held)
-    unlike = layout.some("get_bit(touched, {i}) = 1 and {s} is distinct from {l}")
+    unlike = layout.some("get_bit(touched, {i}) = 1 and {s} is distinct from {l}", touched)
     # The cell that is shown is the back end's, and neither what the frame held nor what it says now.
     cell = layout.some(
         "get_bit(touched, {i}) = 1 and {s} is not distinct from {v} and {s} is distinct from {b} "
         "and {s} is distinct from {l}",
-        held,
+        [name for name in touched if name in held],
     )
     return f"""
         case when deleted and not shown_there then 'nothing'
-             when deleted and is_foreign and first_id is null and {differs} then 'clash'
+             when deleted and is_foreign and first_id is null and held_differs then 'clash'
              when deleted then 'lay'
              when not held_there and shown_there and is_foreign and first_id is null
                   then case when {unlike} then 'clash' else 'nothing' end
@@ -53,34 +52,6 @@ def verdict(layout: Layout, held: Collection[str]) -> str:
     """
 
 
-def staged_local(held: Collection[str]) -> str:
-    """The new value of a column: touched cells as they were set, the others as shown, or as the snapshot had them."""
-    return f"""
-        case when deleted then null
-             when get_bit(touched, {{i}}) = 1 then {{l}}
-             when verdict in ('clash', 'back')
-                  then case when not held_there then null
-                            when first_id is not null and {{h}} is distinct from {{v}} then {{h}}
-                            else {_snapshot_value(held)} end
-             when verdict = 'whole' then {_snapshot_value(held)}
-             when shown_there then {{s}} end as {{n}}
-    """
-
-
-def staged_base(held: Collection[str]) -> str:
-    """The base of a column: the snapshot's where it is put back, the first's local behind it, else the row's."""
-    return f"""
-        case when verdict in ('clash', 'back') then {_snapshot_value(held)}
-             when behind_id is not null or first_attempted then {{h}} else {{v}} end as {{p}}
-    """
-
-
-def _snapshot_value(held: Collection[str]) -> str:
-    """The snapshot's value where it had the column, else the row's."""
-    names = ", ".join(literal(name).replace("{", "{{").replace("}", "}}") for name in held) or "''"
-    return f"case when {{text}} in ({names}) then {{b}} else {{v}} end"
-
-
 def first_as_stored() -> str:
     """What the first operation sent; of an insert, columns that were not given are as the back end made them."""
     return """
@@ -89,8 +60,10 @@ def first_as_stored() -> str:
     """
 
 
-def act(layout: Layout, mode: str, *, is_again: bool) -> str:
+def act(layout: Layout, names: Collection[str], mode: str, *, is_again: bool) -> str:
     """What becomes of each operation that meets a remote row.
+
+    `names` are the columns in which some of these rows differ.
 
     same
         The row is of a known version and says nothing new; an attempted operation stays attempted.
@@ -110,14 +83,14 @@ def act(layout: Layout, mode: str, *, is_again: bool) -> str:
     is_merging = str(mode == "merge").lower()
     return f"""
         case when not forced and {"false" if is_again else _SAME_VERSION} then 'same'
-             when {_says_last(layout)} then 'theirs'
-             when {_says_first(layout)} then case when {_unseen(layout, mode)} then 'behind' else 'settle' end
+             when {_says_last(layout, names)} then 'theirs'
+             when {_says_first(layout, names)} then case when {_unseen(layout, names, mode)} then 'behind' else 'settle' end
              when (deleted and not base_there and not first_attempted and not has_remote)
-                  or (not deleted and base_there and {layout.rows_like("{p}", "{b}")}) then 'vonly'
+                  or (not deleted and base_there and {layout.rows_like("{p}", "{b}", names)}) then 'vonly'
              when has_remote and behind_id is null
                   and case when first_deleted then not base_there
-                           else base_there and {layout.rows_like("{h}", "{b}")} end then 'theirs'
-             when {is_merging} and {_apart(layout)} then 'merge'
+                           else base_there and {layout.rows_like("{h}", "{b}", names)} end then 'theirs'
+             when {is_merging} and {_apart(layout, names)} then 'merge'
              else 'conflict' end
     """
 
@@ -129,10 +102,11 @@ _SAME_VERSION = """
 """
 
 
-def _says_last(layout: Layout) -> str:
+def _says_last(layout: Layout, names: Collection[str]) -> str:
     """Whether the row is what the edit behind the first one says: then nothing is left of either."""
     says = layout.every(
-        "{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})"
+        "{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})",
+        names,
     )
     return f"""
         (behind_id is not null and not forced
@@ -140,19 +114,19 @@ def _says_last(layout: Layout) -> str:
     """
 
 
-def _says_first(layout: Layout) -> str:
+def _says_first(layout: Layout, names: Collection[str]) -> str:
     """Whether the row is the first operation's: by the answer, by its id, or in all that it changed."""
-    says = layout.every("{p} is not distinct from {h} or (base_there and {h} is not distinct from {b})")
+    says = layout.every("{p} is not distinct from {h} or (base_there and {h} is not distinct from {b})", names)
     return f"""
         (forced or coalesce(list_contains(string_split(operation, ' '), first_id), false)
          or (deleted and first_deleted) or (not deleted and not first_deleted and {says}))
     """
 
 
-def _unseen(layout: Layout, mode: str) -> str:
+def _unseen(layout: Layout, names: Collection[str], mode: str) -> str:
     """Whether what waits behind the first would write over a change of another that came after the first."""
-    new_there = layout.some("{p} is distinct from {h}")
-    clash = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}")
+    new_there = layout.some("{p} is distinct from {h}", names)
+    clash = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}", names)
     return f"""
         (behind_id is not null and not is_ours
          and case when deleted or first_deleted or behind_deleted
@@ -161,12 +135,13 @@ def _unseen(layout: Layout, mode: str) -> str:
     """
 
 
-def _apart(layout: Layout) -> str:
+def _apart(layout: Layout, names: Collection[str]) -> str:
     """Whether no column was changed on both sides, differently."""
-    first = layout.some("{h} is distinct from {b} and {p} is distinct from {b} and {p} is distinct from {h}")
+    first = layout.some("{h} is distinct from {b} and {p} is distinct from {b} and {p} is distinct from {h}", names)
     last = layout.some(
         "{f} is distinct from {h} and {h} is not distinct from {b} and {p} is distinct from {b} "
-        "and {p} is distinct from {f}"
+        "and {p} is distinct from {f}",
+        names,
     )
     return f"""
         (not deleted and not first_deleted and base_there and not behind_deleted

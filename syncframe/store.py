@@ -571,21 +571,25 @@ class Store:
         return int(held), int(came)
 
     def swept_edits(self, cursor: Cursor, layout: Layout, query: StoredQuery) -> pa.Table:
-        """Keys with an operation on a row that this run did not bring: whether they are gone is to be asked."""
+        """Keys with an operation on a row that no query holds after this run: whether it is gone is to be asked."""
         return cursor.arrow(
             f"""
-            select {_as_names(layout)} from
-            (select {layout.keys} from {layout.members} where query = ? and run < ?
-             except select {layout.keys} from {layout.members} where query <> ? or run >= ?)
-            semi join {layout.edits} e using ({layout.keys}) semi join {layout.rows} r using ({layout.keys})
+            select {_as_names(layout)} from (
+                select {layout.keys_of("e")} from {layout.firsts} e left join {layout.rows} r on {layout.on("r", "e")}
+                where r.rev is not null or e.has_remote
+            )
+            anti join (select * from {layout.members} where query <> ? or run >= ?) m using ({layout.keys})
             """,
-            [query.name, query.run, query.name, query.run],
+            [query.name, query.run],
         )
 
     def strays(self, cursor: Cursor, layout: Layout) -> pa.Table:
-        """Keys of rows that no query holds: a push brought them."""
+        """Keys of rows without an operation that no query holds: a push brought them."""
         return cursor.arrow(
-            f"select {_as_names(layout)} from {layout.rows} anti join {layout.members} m using ({layout.keys})"
+            f"""
+            select {_as_names(layout)} from {layout.rows}
+            anti join {layout.members} m using ({layout.keys}) anti join {layout.edits} e using ({layout.keys})
+            """
         )
 
     def leaving_edits(self, cursor: Cursor, layout: Layout, leavers: pa.Table) -> pa.Table:

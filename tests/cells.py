@@ -214,9 +214,10 @@ CELLS: tuple[Cell, ...] = (
     Cell("insert", "update", "pull", ATTEMPTED,  ALONE,    "conflict", ("insert",), ("mine", "mine"), INSERT_UPDATE),
     Cell("insert", "update", "pull", ATTEMPTED,  FOLLOWED, "conflict", ("insert", "update"), ("mine", "mine 2"), INSERT_UPDATE_FOLLOWED),
 
-    # A tombstone.  One that is pulled under an insert that never left is known before it is sent: undelete and
-    # replace.  One that answers an insert may stand for the very row that was inserted: that is asked about.
-    Cell("insert", "delete", "push", NEVER_SENT, ALONE,    "conflict", ("insert",), ("mine", "mine"), INSERT_DELETE),
+    # A tombstone.  Under an insert that never left, and one that was refused for it at its first sending and so was
+    # certainly not applied, it is another's: undelete and replace, which the same push sends at once.  Under an
+    # insert whose answer was lost it may stand for the very row that was inserted: that is asked about.
+    Cell("insert", "delete", "push", NEVER_SENT, ALONE,    "settled",  (), ("mine", "mine"), server=("mine", "mine")),
     Cell("insert", "delete", "push", NEVER_SENT, FOLLOWED, None, reason=NOTHING_WAITS),
     Cell("insert", "delete", "push", ATTEMPTED,  ALONE,    "conflict", ("insert",), ("mine", "mine"), INSERT_DELETE),
     Cell("insert", "delete", "push", ATTEMPTED,  FOLLOWED, "conflict", ("insert", "update"), ("mine", "mine 2"), INSERT_DELETE_FOLLOWED),
@@ -429,11 +430,12 @@ EXTRA: tuple[Extra, ...] = (
     Extra("updated_and_deleted-delete-pull", "pull", BASE, mine=(("mine", "base"), None), theirs=(None,), attempted=True,
           state="settled", shown=None),
 
-    # An insert over a tombstone that was known when it was staged carries its version; a newer tombstone was not seen.
+    # An insert over a tombstone that was known when it was staged carries its version; for a newer one it is refused,
+    # and takes that one's.
     Extra("known_tombstone-push", "push", None, mine=(("mine", "mine"),), theirs=(), known_tombstone=True,
           state="settled", shown=("mine", "mine"), server=("mine", "mine")),
     Extra("newer_tombstone-push", "push", None, mine=(("mine", "mine"),), theirs=(("theirs", "theirs"), None), known_tombstone=True,
-          state="conflict", pending=("insert",), shown=("mine", "mine"), conflict=INSERT_DELETE),
+          state="settled", shown=("mine", "mine"), server=("mine", "mine")),
     Extra("newer_tombstone-pull", "pull", None, mine=(("mine", "mine"),), theirs=(("theirs", "theirs"), None), known_tombstone=True,
           state="pending", pending=("insert",), shown=("mine", "mine")),
 
@@ -449,7 +451,7 @@ EXTRA: tuple[Extra, ...] = (
     Extra("in_conflict-both_deleted", "pull", BASE, mine=(None,), theirs=(("theirs", "base"),), newer=(None,),
           state="settled", shown=None),
     # An insert whose tombstone became a row: the newer remote replaces the one that was learned.
-    Extra("in_conflict-inserted_again_there", "push", None, mine=(("mine", "mine"),), theirs=(("base", "base"), None), newer=(("theirs", "theirs"),),
+    Extra("in_conflict-inserted_again_there", "push", None, mine=(("mine", "mine"),), theirs=(("base", "base"), None), attempted=True, newer=(("theirs", "theirs"),),
           state="conflict", pending=("insert",), shown=("mine", "mine"), conflict=INSERT_INSERT),
 )
 # fmt: on

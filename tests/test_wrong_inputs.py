@@ -7,6 +7,7 @@ import datetime as dt
 import inspect
 import os
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -32,7 +33,15 @@ TABLES = """
     insert into todo values ('a', 'milk', 1, '2013-01-01T05:00:00Z', 0), ('b', 'bread', 2, null, 1), ('c', 'eggs', null, null, null);
     insert into weather values (2013, 'EWR', 39.02), (2013, 'JFK', null);
 """
-LOCAL = {"id": "VARCHAR", "u": "UUID", "j": "JSON", "e": "ENUM('new', 'paid')", "d": "DATE", "x": "FLOAT", "p": "DECIMAL(5,2)"}
+LOCAL = {
+    "id": "VARCHAR",
+    "u": "UUID",
+    "j": "JSON",
+    "e": "ENUM('new', 'paid')",
+    "d": "DATE",
+    "x": "FLOAT",
+    "p": "DECIMAL(5,2)",
+}
 
 
 class World:
@@ -43,16 +52,27 @@ class World:
         self.path = folder / "far.db"
         self.url = f"sqlite:///{self.path}"
         self.store = folder / "here.duckdb"
+        if not self.path.exists():
+            self.make()
+        self.ctx = sf.connect(self.url, store=self.store)
+        self.todo, self.numbers = self.ctx["todo"], self.ctx["numbers"]
+        self.weather, self.typed = self.ctx["weather"], self.ctx["typed"]
+
+    def make(self):
         self.write(TABLES)
         self.write("".join(f"insert into numbers values ({i}, {i * 10});" for i in range(1, 61)))
         open_backend(self.url).track(["todo", "numbers", "weather"])
-        self.ctx = sf.connect(self.url, store=self.store)
+        ctx = sf.connect(self.url, store=self.store)
         for table in ("todo", "numbers", "weather"):
-            self.ctx[table].pull(query_id="all")
-        self.ctx.table("typed", schema=LOCAL)
-        self.todo, self.numbers, self.weather = self.ctx["todo"], self.ctx["numbers"], self.ctx["weather"]
-        self.todo.update("b", title="rye")
-        self.typed = self.ctx["typed"]
+            ctx[table].pull(query_id="all")
+        ctx.table("typed", schema=LOCAL)
+        ctx["todo"].update("b", title="rye")
+
+    def copied(self, folder):
+        """A world like this one, that a test may change."""
+        shutil.copy(self.path, folder)
+        shutil.copy(self.store, folder)
+        return World(folder)
 
     def write(self, script):
         connection = sqlite3.connect(self.path)
@@ -78,9 +98,14 @@ class World:
         return kept
 
 
+@pytest.fixture(scope="module")
+def made_world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
 @pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+def world(made_world, tmp_path):
+    return made_world.copied(tmp_path)
 
 
 def edited(table, key, column, value, **how):
@@ -166,7 +191,7 @@ REFUSED = {
         sf.SchemaError, "extra='drop' is not known", '"error" or "ignore"'),
     "a frame of columns that are none": (
         lambda w: w.todo.frame(columns=["colour"]),
-        sf.SchemaError, "columns 'colour' are not among the table's: 'id', 'title', 'n', 'at', 'done'", "hint:"),
+        sf.SchemaError, "columns 'colour' are not among the table's: 'id', 'title', 'n', 'at', 'done'"),
     "system columns of a table never pulled": (
         lambda w: w.ctx["flights"].frame(),
         sf.SchemaError, "no schema of table 'flights' is known in this store", "pull it first, or give one"),
@@ -179,16 +204,16 @@ REFUSED = {
         sf.SchemaError, "column 'n' (BIGINT)", "9007199254740992.0 in row 'a'", "not exact as floats"),
     "an integer beyond 64 bits": (
         lambda w: w.todo.stage(edited(w.todo, "a", "n", 2**63)),
-        sf.SchemaError, "column 'n' (BIGINT)", "9223372036854775808 in row 'a'", "hint:"),
+        sf.SchemaError, "column 'n' (BIGINT)", "9223372036854775808 in row 'a'"),
     "a boolean in an integer": (
         lambda w: w.todo.update("a", n=True),
         sf.SchemaError, "column 'n' (BIGINT)", "True in row 'a'", "astype(\"Int64\")"),
     "text in an integer": (
         lambda w: w.todo.update("a", n="12"),
-        sf.SchemaError, "column 'n' (BIGINT)", "'12' in row 'a'", "hint:"),
+        sf.SchemaError, "column 'n' (BIGINT)", "'12' in row 'a'"),
     "a number in a text": (
         lambda w: w.todo.update("a", title=12),
-        sf.SchemaError, "column 'title' (VARCHAR) takes text", "12 in row 'a'", "hint:"),
+        sf.SchemaError, "column 'title' (VARCHAR) takes text", "12 in row 'a'"),
     "NaN in a column that is NOT NULL": (
         lambda w: w.todo.stage(edited(w.todo, "a", "title", np.nan)),
         sf.SchemaError, "column 'title' (VARCHAR)", "NULL is not allowed", "NULL in row 'a'", "give a value, or drop the rows"),
@@ -197,13 +222,13 @@ REFUSED = {
         sf.SchemaError, "column 'at' (TIMESTAMPTZ)", "in row 'a'", 'tz_localize("UTC")'),
     "a bad uuid": (
         lambda w: w.typed.insert({"id": "a", "u": "12-34"}),
-        sf.SchemaError, "column 'u' (UUID)", "'12-34' in row 'a'", "hint:"),
+        sf.SchemaError, "column 'u' (UUID)", "'12-34' in row 'a'"),
     "bad JSON": (
         lambda w: w.typed.insert({"id": "a", "j": "{'a': 1}"}),
         sf.SchemaError, "column 'j' (JSON)", "in row 'a'", "json.dumps"),
     "a label that the enum lacks": (
         lambda w: w.typed.insert({"id": "a", "e": "old"}),
-        sf.SchemaError, "column 'e' (ENUM) takes text, that is one of 'new', 'paid'", "'old' in row 'a'", "hint:"),
+        sf.SchemaError, "column 'e' (ENUM) takes text, that is one of 'new', 'paid'", "'old' in row 'a'"),
     "a time of day in a date": (
         lambda w: w.typed.insert({"id": "a", "d": dt.datetime(2013, 1, 1, 5)}),
         sf.SchemaError, "column 'd' (DATE)", "in row 'a'", "normalize()"),
@@ -245,7 +270,7 @@ REFUSED = {
         sf.SchemaError, "a row is a mapping column -> value, not a str", "insert({'id': ..., ...})"),
     "an insert with an unknown column": (
         lambda w: w.todo.insert({"id": "y", "title": "t", "colour": "red"}),
-        sf.SchemaError, "columns 'colour' are not among the table's", "hint:"),
+        sf.SchemaError, "columns 'colour' are not among the table's"),
     "an update of a key that is not here": (
         lambda w: w.todo.update("zzz", title="x"),
         sf.KeyColumnError, "rows 'zzz' are not in 'todo' here", "frame().index"),
@@ -254,54 +279,54 @@ REFUSED = {
         sf.KeyColumnError, "the key column 'id' of a row cannot be changed", "delete the row and insert it"),
     "an update of an unknown column": (
         lambda w: w.todo.update("a", colour="red"),
-        sf.SchemaError, "columns 'colour' are not among the table's", "hint:"),
+        sf.SchemaError, "columns 'colour' are not among the table's"),
     "a delete of keys of which one is not here": (
         lambda w: w.todo.delete(["a", "zzz"]),
         sf.KeyColumnError, "rows 'zzz' are not in 'todo' here", "frame().index"),
     "an update by a key of the wrong type": (
         lambda w: w.numbers.update("seven", x=1),
-        sf.KeyColumnError, "keys 'seven' do not fit the key of 'numbers' (id BIGINT)", "hint:"),
+        sf.KeyColumnError, "keys 'seven' do not fit the key of 'numbers' (id BIGINT)"),
     "a delete by a key of the wrong type": (
         lambda w: w.todo.delete([1]),
-        sf.KeyColumnError, "keys 1 do not fit the key of 'todo' (id VARCHAR)", "hint:"),
+        sf.KeyColumnError, "keys 1 do not fit the key of 'todo' (id VARCHAR)"),
     "a get by a key with a fraction": (
         lambda w: w.numbers.get(1.5),
-        sf.KeyColumnError, "keys 1.5 do not fit the key of 'numbers' (id BIGINT)", "hint:"),
-    "a get by an empty key": (
-        lambda w: w.todo.get(None),
-        sf.KeyColumnError, "the key of 'todo'", "hint:"),
+        sf.KeyColumnError, "1.5", "'numbers' (id BIGINT)"),
+    "a delete by a key with a fraction": (
+        lambda w: w.numbers.delete(1.5),
+        sf.KeyColumnError, "1.5", "'numbers' (id BIGINT)"),
     "a get by one part of a compound key": (
         lambda w: w.weather.get(2013),
-        sf.KeyColumnError, "key 2013 of 'weather': expected a tuple (year, origin)", "hint:"),
+        sf.KeyColumnError, "key 2013 of 'weather': expected a tuple (year, origin)"),
     "an update by one part of a compound key": (
         lambda w: w.weather.update(2013, temp=1.0),
-        sf.KeyColumnError, "key 2013 of 'weather': expected a tuple (year, origin)", "hint:"),
+        sf.KeyColumnError, "key 2013 of 'weather': expected a tuple (year, origin)"),
     "a revert of a key of the wrong type": (
         lambda w: w.numbers.revert("seven"),
-        sf.KeyColumnError, "keys 'seven' do not fit the key of 'numbers' (id BIGINT)", "hint:"),
+        sf.KeyColumnError, "keys 'seven' do not fit the key of 'numbers' (id BIGINT)"),
     "a group of columns that are none": (
         lambda w: w.todo.keep_together("title", "colour"),
-        sf.SchemaError, "columns 'colour' are not among the table's", "hint:"),
+        sf.SchemaError, "columns 'colour' are not among the table's"),
     # where and sql
     "a where that ends too early": (
-        lambda w: w.todo.frame("n >"), sf.QueryError, "n >", "hint:"),
+        lambda w: w.todo.frame("n >"), sf.QueryError, "n >"),
     "a where of an unknown column": (
-        lambda w: w.todo.frame("colour = 'red'"), sf.QueryError, "colour", "'title'", "hint:"),
+        lambda w: w.todo.frame("colour = 'red'"), sf.QueryError, "column 'colour' is not known", "the columns are id, title, n, at, done"),
     "a where with a subquery": (
-        lambda w: w.todo.pull("n in (select n from todo)"), sf.QueryError, "n in (select n from todo)", "hint:"),
+        lambda w: w.todo.pull("n in (select n from todo)"), sf.QueryError, "n in (select n from todo)"),
     "a where with a parameter": (
-        lambda w: w.todo.pull("n = ?"), sf.QueryError, "?", "hint:"),
+        lambda w: w.todo.pull("n = ?"), sf.QueryError, "?"),
     "a where with an unknown function": (
-        lambda w: w.todo.pull("sleep(n) = 1"), sf.QueryError, "sleep", "hint:"),
+        lambda w: w.todo.pull("sleep(n) = 1"), sf.QueryError, "sleep"),
     "a where of two statements": (
-        lambda w: w.todo.purge("n = 1; drop table todo", force=True), sf.QueryError, "n = 1; drop table todo", "hint:"),
+        lambda w: w.todo.purge("n = 1; drop table todo", force=True), sf.QueryError, "n = 1; drop table todo"),
     "a where that is no condition": (
-        lambda w: w.todo.pull("n + 1"), sf.QueryError, "n + 1", "hint:"),
+        lambda w: w.todo.pull("n + 1"), sf.QueryError, "n + 1"),
     "an empty where": (
-        lambda w: w.todo.frame(""), sf.QueryError, "empty", "hint:"),
+        lambda w: w.todo.frame(""), sf.QueryError, "empty"),
     "a changed where under an old query id": (
         lambda w: w.todo.pull("n = 1", query_id="all"),
-        sf.QueryError, "query id 'all' of table 'todo' was pulled with", "no condition", "n = 1", "a query id of its own"),
+        sf.QueryError, "query id 'all' of table 'todo' was pulled with", "no condition", "now with '\"n\" = 1'", "a query id of its own"),
     "SQL that writes": (
         lambda w: w.ctx.sql("delete from syncframe_rows.todo"),
         sf.QueryError, "sql() takes one query that reads", "edit with table.stage(frame)"),
@@ -321,10 +346,10 @@ REFUSED = {
     # names and schemas
     "a reserved table name": (
         lambda w: w.ctx.table("_syncframe_mine", schema={"id": "VARCHAR"}),
-        sf.SchemaError, "table '_syncframe_mine': names that begin with '_syncframe' are reserved", "hint:"),
+        sf.SchemaError, "table '_syncframe_mine': names that begin with '_syncframe' are reserved"),
     "a change log pulled as a table": (
         lambda w: w.ctx["_syncframe_log_todo"].pull(),
-        sf.BackendError, "table '_syncframe_log_todo' is not in", "hint:"),
+        sf.BackendError, "table '_syncframe_log_todo' is not in"),
     "a reserved column name": (
         lambda w: w.ctx.table("new", schema={"id": "VARCHAR", "_syncframe_x": "BIGINT"}),
         sf.SchemaError, "column '_syncframe_x': names that begin with '_syncframe' are reserved", "rename the column"),
@@ -336,10 +361,10 @@ REFUSED = {
         sf.SchemaError, "columns 'note' and 'Note' have one name when case is not counted", "rename one of them"),
     "tables that differ in case only": (
         lambda w: w.ctx.table("Todo", schema={"id": "VARCHAR"}),
-        sf.SchemaError, "tables 'todo' and 'Todo' have one name when case is not counted", "hint:"),
+        sf.SchemaError, "tables 'todo' and 'Todo' have one name when case is not counted"),
     "a table pulled again in another case": (
         lambda w: w.ctx["TODO"].pull(),
-        sf.SchemaError, "tables 'todo' and 'TODO' have one name when case is not counted", "hint:"),
+        sf.SchemaError, "tables 'todo' and 'TODO' have one name when case is not counted"),
     "a schema without its key": (
         lambda w: w.ctx.table("new", schema={"name": "VARCHAR"}),
         sf.KeyColumnError, "the key 'id' is not among the columns 'name'", 'key="id"'),
@@ -351,10 +376,10 @@ REFUSED = {
         sf.SchemaError, "a schema cannot be taken from a list", "pyarrow.Schema"),
     "another schema for a table that is here": (
         lambda w: w.ctx.table("todo", schema={"id": "VARCHAR", "title": "BIGINT"}),
-        sf.SchemaError, "table 'todo'", "'title'", "hint:"),
+        sf.SchemaError, "table 'todo'", "'title'"),
     # the back end
     "a table that the back end lacks": (
-        lambda w: w.ctx["flights"].pull(), sf.BackendError, "table 'flights' is not in", "far.db", "'todo'", "hint:"),
+        lambda w: w.ctx["flights"].pull(), sf.BackendError, "table 'flights' is not in", "far.db", "'todo'"),
     "a table without a primary key": (
         lambda w: w.ctx["heap"].pull(), sf.SchemaError, "table 'heap' has no primary key", "a table with a primary key"),
     "a column of a type that is not kept exactly": (
@@ -364,9 +389,9 @@ REFUSED = {
         sf.SchemaError, "table 'loose'", "column 'anything' has no declared type", 'schema={"loose"'),
     "columns to keep that are none": (
         lambda w: w.numbers.pull(columns=["x", "colour"]),
-        sf.SchemaError, "columns 'colour' are not among the table's: 'id', 'x'", "hint:"),
+        sf.SchemaError, "columns 'colour' are not among the table's: 'id', 'x'"),
     "pages of no row": (
-        lambda w: w.numbers.pull(page_rows=0), sf.SyncError, "page_rows=0: a page has at least one row", "hint:"),
+        lambda w: w.numbers.pull(page_rows=0), sf.SyncError, "page_rows=0: a page has at least one row"),
     "an unknown scheme": (
         lambda w: sf.connect("mysql://host/db", store=":memory:"),
         sf.SyncError, "'mysql://host/db' has no scheme that is known", "duckdb:///path, sqlite:///path"),
@@ -429,7 +454,7 @@ def test_a_wrong_input_is_refused_in_words_and_changes_nothing(world, name):
 def damaged_file(w):
     """A store whose first bytes are lost."""
     sf.connect(store=w.folder / "hurt.duckdb")
-    with open(w.folder / "hurt.duckdb", "r+b") as file:
+    with (w.folder / "hurt.duckdb").open("r+b") as file:
         file.write(b"\0" * 4096)
     yield sf.StoreError, "hurt.duckdb cannot be read or written", "is it a DuckDB file"
     sf.connect(store=w.folder / "hurt.duckdb")
@@ -442,18 +467,18 @@ def text_file(w):
 
 
 def sqlite_file_as_store(w):
-    yield sf.StoreError, "far.db", "hint:"
+    yield sf.StoreError, "far.db"
     sf.connect(store=w.path)
 
 
 def folder_as_store(w):
     (w.folder / "sub").mkdir()
-    yield sf.StoreError, "sub", "hint:"
+    yield sf.StoreError, "sub"
     sf.connect(store=w.folder / "sub")
 
 
 def store_in_no_folder(w):
-    yield sf.StoreError, "nowhere/here.duckdb", "hint:"
+    yield sf.StoreError, "nowhere/here.duckdb"
     sf.connect(store=w.folder / "nowhere" / "here.duckdb")
 
 
@@ -474,13 +499,19 @@ def newer_format(w):
 
 def garbage_as_back_end(w):
     (w.folder / "garbage.db").write_bytes(b"no database at all" * 100)
-    yield sf.BackendError, "garbage.db", "not a database", "hint:"
+    yield sf.BackendError, "garbage.db", "not a database"
     sf.connect(f"sqlite:///{w.folder}/garbage.db", store=":memory:")["todo"].pull()
 
 
 def value_of_another_type(w):
-    w.write("insert into loose values ('q', 'x'); create table sizes (id text primary key, n bigint); insert into sizes values ('q', 'x');")
-    yield sf.BackendError, "table 'sizes', row {'id': 'q'}: column 'n' holds 'x', which is no BIGINT", 'schema={"sizes": {"n": ...}}'
+    w.write("create table sizes (id text primary key, n bigint)")
+    w.ctx["sizes"].pull()
+    w.write("insert into sizes values ('q', 'x')")
+    yield (
+        sf.BackendError,
+        "table 'sizes', row {'id': 'q'}: column 'n' holds 'x', which is no BIGINT",
+        'schema={"sizes": {"n": ...}}',
+    )
     w.ctx["sizes"].pull()
 
 
@@ -505,9 +536,19 @@ def emptied_table(w):
 
 
 def dropped_column(w):
-    w.write("alter table todo drop column n;")
-    yield sf.SchemaError, "table 'todo' has changed at the back end", "columns gone 'n'", "ctx['todo'].purge()"
-    w.todo.pull(push_first=False, query_id="all")
+    w.write("create table sizes (id text primary key, n bigint, m bigint)")
+    w.ctx["sizes"].pull()
+    w.write("alter table sizes drop column n")
+    yield sf.SchemaError, "table 'sizes' has changed at the back end", "columns gone 'n'", "ctx['sizes'].purge()"
+    w.ctx["sizes"].pull()
+
+
+def retyped_column(w):
+    w.write("create table sizes (id text primary key, n bigint)")
+    w.ctx["sizes"].pull()
+    w.write("drop table sizes; create table sizes (id text primary key, n double)")
+    yield sf.SchemaError, "table 'sizes' has changed at the back end", "of another type 'n'", "ctx['sizes'].purge()"
+    w.ctx["sizes"].pull()
 
 
 def stale_frame(w):
@@ -534,10 +575,25 @@ def frame_without_token(w):
     w.todo.stage(pd.DataFrame(frame.to_dict("list")))
 
 
-def insert_outside_the_filter(w):
+def insert_of_a_row_outside_the_filter(w):
+    frame = w.todo.frame("n = 1")
+    frame.loc["c"] = ["new", 1, pd.NaT, None]
+    yield (
+        sf.KeyColumnError,
+        "keys 'c' cannot be inserted into 'todo': they are there already, outside this frame",
+        "update(key, ...)",
+    )
+    w.todo.stage(frame)
+
+
+def insert_of_a_pending_row_outside_the_filter(w):
     frame = w.todo.frame("n = 1")
     frame.loc["b"] = ["new", 1, pd.NaT, None]
-    yield sf.KeyColumnError, "keys 'b' cannot be inserted into 'todo': they are there already, outside this frame", "update(key, ...)"
+    yield (
+        sf.KeyColumnError,
+        "keys 'b' cannot be inserted into 'todo': they are there already, outside this frame",
+        "update(key, ...)",
+    )
     w.todo.stage(frame)
 
 
@@ -547,14 +603,18 @@ def overtaken_conflict(w):
     looked_at = w.ctx.conflicts["todo", "b"]
     w.write("update todo set title = 'bun' where id = 'b';")
     w.todo.pull(push_first=False, query_id="all")
-    yield sf.SyncError, "row 'b' of 'todo' is not in this conflict any more, or a newer remote row has come", "ctx.conflicts['todo', 'b']"
+    yield (
+        sf.SyncError,
+        "row 'b' of 'todo' is not in this conflict any more, or a newer remote row has come",
+        "ctx.conflicts['todo', 'b']",
+    )
     looked_at.keep_mine()
 
 
 def conflict_resolved_by_another_type(w):
     w.write("update todo set title = 'toast' where id = 'b';")
     w.ctx.push()
-    yield sf.SchemaError, "column 'n'", "'two'", "hint:"
+    yield sf.SchemaError, "column 'n'", "'two'"
     w.ctx.conflicts["todo", "b"].resolve({"n": "two"})
 
 
@@ -619,7 +679,9 @@ HOLDER = """
 def held_by_another(path):
     """Another process holds the file, as a program that reads it with plain DuckDB does."""
     code = textwrap.dedent(HOLDER)
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         holder.stdout.readline()
         yield holder
         holder.stdin.close()
@@ -682,7 +744,9 @@ def test_a_policy_that_raises_leaves_the_conflict_and_warns_naming_the_row(world
     def clumsy(conflict):
         raise RuntimeError(f"no idea about {conflict.key}")
 
-    with pytest.warns(UserWarning, match="conflict on row 'b' of 'todo' is left as it was: RuntimeError: no idea about b"):
+    with pytest.warns(
+        UserWarning, match="conflict on row 'b' of 'todo' is left as it was: RuntimeError: no idea about b"
+    ):
         result = world.ctx.push(on_conflict=clumsy)
 
     assert result.counts == {"accepted": 0, "conflicts": 1, "rejected": 0}
