@@ -313,7 +313,8 @@ class Journey:
     def _pull(self) -> None:
         self.step(f"You pull all flights into a file of your own: {MINE}")
         with connect(self.url, store=self.mine) as ctx:
-            result = ctx["flights"].pull(query_id="all", progress=False)
+            bar = None if sys.stderr.isatty() else False
+            result = ctx["flights"].pull(query_id="all", progress=bar)
             self.check(result.inserted, self.flights, "{} flights came")
             self.check(len(ctx["flights"]), self.flights, "{} are here now")
             again = ctx["flights"].pull(query_id="all", progress=False)

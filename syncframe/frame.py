@@ -366,6 +366,8 @@ def normalise(
     cast counts only if casting back gives the same, for pyarrow's "safe" casts lose silently: a date
     drops its time, a float becomes a narrower one, a zone is forgotten.
     """
+    if extra not in ("error", "ignore"):
+        raise SchemaError(f"extra={extra!r} is not known", hint='"error" or "ignore"')
     given = _given(frame, schema, snapshot)
     _refuse_extra(given, schema, extra)
     known = snapshot.rows if snapshot is not None else None
@@ -375,6 +377,11 @@ def normalise(
     rows = keys | {c.name: _Fit(c, table, known)(given[c.name]) for c in schema.value_columns if c.name in given}
     system = {n: _Fit(_SYSTEM[n], table)(given[n]) for n in given if _is_system(n, schema) and n != PENDING_COLUMN}
     return Edited(pa.table(rows), missing, system)
+
+
+def object_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of the same columns as a frame of plain objects, so that each value is judged by its own type."""
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in rows[0]})
 
 
 def make_keys(edited: Edited, schema: Schema, new_key: Callable[[], str]) -> Edited:
@@ -618,6 +625,9 @@ _SQLITE_DIGITS_MAX = 15
 _JSON_DOUBTFUL = r"(?i)nan|inf|,\s*[\]}]"
 
 
+_MEND = "correct these values, or leave their rows out"
+
+
 class _Fit:
     """Fits the values of one column into its declared type, and names the rows that do not fit.
 
@@ -837,7 +847,7 @@ class _Fit:
         raise SchemaError(
             f"column {column.name!r} ({column.type}) takes {_TAKES[column.family]}, {why}: "
             f"{count} not fit: {named}{more}",
-            hint=hint or (known_hint and known_hint.format(column.name)),
+            hint=hint or (known_hint or _MEND).format(column.name),
         )
 
     def _row(self, at: int) -> str:

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,7 @@ from .errors import CheckpointLost, DeleteGuardError, QueryError, StoreError
 from .file import Cursor
 from .frame import matched
 from .layout import Layout
-from .progress import told
+from .progress import Told, told
 from .push import PushResult
 from .query import Condition, Query, parse
 from .queue import Learnt, Queue
@@ -125,33 +124,31 @@ class Pull:
     def __init__(self, store: Store, queue: Queue, backend: Backend, table: str) -> None:
         self.store, self.queue, self.backend, self.table = store, queue, backend, table
 
+    def prepare(self, where: str | None, columns: Sequence[str] | None, query_id: str | bool | None) -> None:
+        """Check what is asked for before anything is pushed or changed; see `SyncTable.pull`."""
+        self.there = self.backend.schema(self.table)
+        self.columns = columns
+        if columns is not None:
+            self.there.select(columns)
+        self.condition = None if where is None else parse(where, self.there)
+        self.stored = self._stored(self.condition, query_id)
+
     def run(
-        self,
-        where: str | None,
-        columns: Sequence[str] | None,
-        query_id: str | bool | None,
-        *,
-        full: bool = False,
-        page_rows: int | None = None,
-        progress: object = None,
-        mode: str = "fail",
+        self, *, full: bool = False, page_rows: int | None = None, progress: object = None, mode: str = "fail"
     ) -> PullResult:
-        """Bring what changed; see `SyncTable.pull`."""
+        """Bring what changed, as prepared."""
         began = time.monotonic()
         self.page_rows = PAGE_ROWS if page_rows is None else page_rows
-        there = self.backend.schema(self.table)
-        condition = None if where is None else parse(where, there)
-        schema = self.store.define(self.table, there, columns)
-        stored = self._stored(condition, query_id)
+        schema = self.store.define(self.table, self.there, self.columns)
         result = PullResult()
         with told(progress, f"pull {self.table}", "rows") as tell:
             try:
-                self._pages(result, stored, condition, schema, mode, full, tell)
+                self._pages(result, schema, mode, full, tell)
             except CheckpointLost as lost:
                 # The edits stay and are rebased; the rows are compared one by one with what is there.
                 result.notes.append(f"{lost.message}: table {self.table!r} is pulled in full")
                 log.warning("%s: table %s is pulled in full", lost.message, self.table)
-                self._pages(result, stored, condition, schema, mode, True, tell)
+                self._pages(result, schema, mode, True, tell)
         result.seconds = time.monotonic() - began
         self._record(result)
         return result
@@ -179,21 +176,13 @@ class Pull:
             )
         return found
 
-    def _pages(
-        self,
-        result: PullResult,
-        stored: StoredQuery,
-        condition: Condition | None,
-        schema: Schema,
-        mode: str,
-        full: bool,
-        tell: Any,
-    ) -> None:
+    def _pages(self, result: PullResult, schema: Schema, mode: str, full: bool, tell: Told) -> None:
+        stored = self._restored()
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
-        self.query = (
-            stored if since is not None else replace(stored, run=self._next_run(stored), sweeping=True, checkpoint=None)
-        )
-        asked = Query(condition, tuple(schema.names), self.page_rows)
+        self.query = stored
+        if since is None:
+            self.query = replace(stored, run=stored.run + 1, sweeping=True, checkpoint=None)
+        asked = Query(self.condition, tuple(schema.names), self.page_rows)
         tracked = True
         for page in self.backend.pull(self.table, asked, since, self._others(schema)):
             self._apply(result, page, mode)
@@ -201,10 +190,11 @@ class Pull:
             tell(result.rows, None, f"pull {self.table}")
         self._finish(result, mode, tracked)
 
-    def _next_run(self, stored: StoredQuery) -> int:
+    def _restored(self) -> StoredQuery:
+        """The query as the store has it now: the push before may have reset checkpoints."""
         with self.store.reading() as cursor:
-            runs = [q.run for q in self.store.queries(cursor, self.table) if q.name == stored.name]
-        return max(runs, default=0) + 1
+            known = {q.name: q for q in self.store.queries(cursor, self.table)}
+        return known.get(self.stored.name, self.stored)
 
     def _others(self, schema: Schema) -> list[Query]:
         """The table's other stored queries, so that a leaver can say which of them its row still matches."""

@@ -171,7 +171,7 @@ class Queue:
                        f.id as behind_id, f.given as behind_given, coalesce(f.deleted, false) as behind_deleted,
                        r.rev is not null as row_there, t.reason, t.version as gone_version,
                        coalesce(r.pulled_rev, t.pulled_rev, 0) > {revision} as is_foreign,
-                       coalesce(r.rev, 0) > {revision} as is_moved,
+                       greatest(coalesce(r.rev, 0), coalesce(h.rev, 0), coalesce(f.rev, 0)) > {revision} as is_moved,
                        not ({layout.rows_like("g.{b}", "r.{v}", held)}) as held_differs,
                        case when f.id is not null then not f.deleted when h.id is not null then not h.deleted
                             else r.rev is not null end as shown_there{cells}
@@ -424,7 +424,8 @@ class Queue:
             f"""
             create or replace temp table meeting as
             with acted as (select *, {rules.act(layout, differing, mode, is_again=is_again)} as act from joined)
-            select *{layout.also(rules.rebased_local(), differing)}{layout.also("{p} as {n}", layout.others(differing))},
+            select *{layout.also(rules.rebased_local(), differing)}
+                   {layout.also("{p} as {n}", layout.others(differing))},
                    case when act = 'settle' then behind_id is null or behind_deleted
                         when act = 'theirs' then deleted
                         when behind_id is not null then behind_deleted else first_deleted end as now_deleted
@@ -995,7 +996,8 @@ def _touched(cursor: Cursor, layout: Layout) -> list[str]:
 def _differing(cursor: Cursor, layout: Layout) -> list[str]:
     """The value columns in which some rows in `joined` differ: the rules need to look at these alone."""
     differs = layout.each(
-        "bool_or({p} is distinct from {h} or {p} is distinct from {b} or (behind_id is not null and {f} is distinct from {h}))"
+        "bool_or({p} is distinct from {h} or {p} is distinct from {b} "
+        "or (behind_id is not null and {f} is distinct from {h}))"
     )
     if not differs:
         return []
@@ -1026,11 +1028,12 @@ def _ground(layout: Layout, held: Collection[str]) -> str:
         where g.{put_back} and g.held_there
         union all by name
         select {layout.keys}, true as there{layout.also("{l} as {p}")}
-        from {layout.firsts} h semi join (select * from judged where not {put_back} and {behind}) g using ({layout.keys})
-        where not h.deleted
+        from {layout.firsts} h
+        semi join (select * from judged where not {put_back} and {behind}) g using ({layout.keys}) where not h.deleted
         union all by name
         select {layout.keys}, true as there{layout.also("{v} as {p}")}
-        from {layout.rows} r semi join (select * from judged where not {put_back} and not {behind}) g using ({layout.keys})
+        from {layout.rows} r
+        semi join (select * from judged where not {put_back} and not {behind}) g using ({layout.keys})
     """
 
 

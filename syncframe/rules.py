@@ -41,7 +41,7 @@ def verdict(layout: Layout, held: Collection[str], touched: Collection[str]) -> 
              when deleted then 'lay'
              when not held_there and shown_there and is_foreign and first_id is null
                   then case when {unlike} then 'clash' else 'nothing' end
-             when not held_there and shown_there and first_id is null and not is_moved then 'exists'
+             when not held_there and shown_there and not is_moved then 'exists'
              when not held_there then 'lay'
              when shown_there and is_foreign and row_there and not has_remote and {cell} then 'clash'
              when shown_there then 'lay'
@@ -84,7 +84,8 @@ def act(layout: Layout, names: Collection[str], mode: str, *, is_again: bool) ->
     return f"""
         case when not forced and {"false" if is_again else _SAME_VERSION} then 'same'
              when {_says_last(layout, names)} then 'theirs'
-             when {_says_first(layout, names)} then case when {_unseen(layout, names, mode)} then 'behind' else 'settle' end
+             when {_says_first(layout, names)}
+                  then case when {_unseen(layout, names, mode)} then 'behind' else 'settle' end
              when (deleted and not base_there and not first_attempted and not has_remote)
                   or (not deleted and base_there and {layout.rows_like("{p}", "{b}", names)}) then 'vonly'
              when has_remote and behind_id is null
@@ -105,7 +106,8 @@ _SAME_VERSION = """
 def _says_last(layout: Layout, names: Collection[str]) -> str:
     """Whether the row is what the edit behind the first one says: then nothing is left of either."""
     says = layout.every(
-        "{p} is not distinct from {f} or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})",
+        "{p} is not distinct from {f} "
+        "or ({f} is not distinct from {h} and base_there and {h} is not distinct from {b})",
         names,
     )
     return f"""

@@ -218,7 +218,10 @@ class Schema:
         wanted = {*names, *self.key}
         unknown = wanted - set(self.names)
         if unknown:
-            raise SchemaError(f"columns {shown(sorted(unknown))} are not among the table's: {shown(self.names)}")
+            raise SchemaError(
+                f"columns {shown(sorted(unknown))} are not among the table's: {shown(self.names)}",
+                hint="schema.names lists them",
+            )
         return Schema(tuple(c for c in self.columns if c.name in wanted), self.key)
 
     def to_json(self) -> str:

@@ -129,12 +129,15 @@ class Session:
         """Push what is pending, pull, and settle by the policy what came into conflict."""
         policy = self.policy(on_conflict)
         if page_rows is not None and page_rows < 1:
-            raise SyncError(f"page_rows={page_rows}: a page has at least one row")
+            raise SyncError(
+                f"page_rows={page_rows}: a page has at least one row", hint="page_rows=10_000, or leave it out"
+            )
         backend = self.asked()
+        pull = Pull(self.store, self.queue, backend, table)
+        pull.prepare(where, columns, query_id)
         pushed = self._push_before(table, policy, progress) if push_first else None
         belong(self.store, self.queue, backend, self.url)
-        pull = Pull(self.store, self.queue, backend, table)
-        result = pull.run(where, columns, query_id, full=full, page_rows=page_rows, progress=progress)
+        result = pull.run(full=full, page_rows=page_rows, progress=progress)
         result.pushed = pushed
         if policy != "fail":
             Push(self.store, self.queue, backend, self.url).settle_conflicts([table], policy)

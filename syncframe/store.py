@@ -287,6 +287,8 @@ class Store:
                 )
                 create_views(cursor, self.layouts(cursor))
                 return chosen
+            if kept is not None:
+                schema.select(kept)  # names those that are unknown
             union = None if kept is None or state.kept is None else tuple(dict.fromkeys((*state.kept, *kept)))
             chosen = schema if union is None else schema.select(union)
             if chosen != state.schema:
@@ -299,10 +301,15 @@ class Store:
 
     def _check_name(self, cursor: Cursor, table: str) -> None:
         if table.lower().startswith("_syncframe") or not table:
-            raise SchemaError(f"table {table!r}: names that begin with '_syncframe' are reserved")
+            raise SchemaError(
+                f"table {table!r}: names that begin with '_syncframe' are reserved", hint="give the table another name"
+            )
         twins = cursor.rows(f"select name from {META}.tables where lower(name) = lower(?)", [table])
         if twins:
-            raise SchemaError(f"tables {twins[0][0]!r} and {table!r} have one name when case is not counted")
+            raise SchemaError(
+                f"tables {twins[0][0]!r} and {table!r} have one name when case is not counted",
+                hint=f"ctx[{twins[0][0]!r}] is the one that is here",
+            )
 
     def _evolve(self, cursor: Cursor, table: str, old: Schema, new: Schema) -> None:
         """Take added columns; what was dropped or changed its type needs a word from the user."""
@@ -698,7 +705,7 @@ def parsed(where: str | None, schema: Schema) -> Condition | None:
 
 
 def shown_rows(layout: Layout) -> str:
-    """A subquery of the rows as they are here: those without an edit, and the last edit of the others, deletes apart."""
+    """A subquery of the rows as they are here: those without an edit, and the last edit of the others."""
     return f"""
         select {layout.keys}{layout.also("{v}")}, version, created, updated, null::varchar as pending, rev, pulled_rev
         from {layout.rows} anti join {layout.edits} e using ({layout.keys})

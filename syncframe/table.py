@@ -32,6 +32,7 @@ from .frame import (
     make_keys,
     matched,
     normalise,
+    object_frame,
     one_chunk,
     read_token,
     snapshot_of,
@@ -514,7 +515,7 @@ class SyncTable:
                     f"the key column {moved[0]!r} of a row cannot be changed",
                     hint="delete the row and insert it under its new key",
                 )
-            edited = normalise(_object_frame([{**given, **parts}]), schema)
+            edited = normalise(object_frame([{**given, **parts}]), schema)
             operations = diff(base, edited.rows, schema, deletes=False).operations()
             self._stage_now(cursor, layout, operations, "update")
 
@@ -645,7 +646,10 @@ def _checked_columns(columns: Sequence[str], schema: Schema) -> tuple[str, ...]:
     names = as_names(columns)
     unknown = [name for name in names if name not in schema.names]
     if unknown:
-        raise SchemaError(f"columns {shown(unknown)} are not among the table's: {shown(schema.names)}")
+        raise SchemaError(
+            f"columns {shown(unknown)} are not among the table's: {shown(schema.names)}",
+            hint="table.columns lists them",
+        )
     return names
 
 
@@ -715,10 +719,4 @@ def _by_columns(rows: object, schema: Schema) -> list[object]:
     for row in listed:
         full = {**({schema.key[0]: None} if len(schema.key) == 1 else {}), **row}
         groups.setdefault(tuple(full), []).append(full)
-    return [_object_frame(group) for group in groups.values()]
-
-
-def _object_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame of plain objects, each judged by its own type."""
-    names = list(rows[0])
-    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in names})
+    return [object_frame(group) for group in groups.values()]

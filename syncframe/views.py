@@ -5,7 +5,6 @@ The queue stays a table; these classes read it page by page, and settle conflict
 
 from __future__ import annotations
 
-import datetime as dt
 import heapq
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,17 @@ import pandas as pd
 import pyarrow as pa
 
 from .conflict import merge
-from .errors import KeyColumnError, SyncError
+from .errors import KeyColumnError, SchemaError, SyncError
 from .file import Cursor
 from .layout import Layout
 from .operation import Operation, Refusal, Row, same
 from .queue import Queue
-from .schema import quote, shown
+from .schema import Schema, quote, shown
 from .store import Store, operations_source, parsed
 
 PAGE_ROWS = 1_000
 SHOWN_ROWS = 20
+_KEY_HINT = "a key is one value of the key's type; of a compound key a tuple, such as get((2013, 'EWR'))"
 
 
 class PendingView:
@@ -349,12 +349,12 @@ class ConflictView:
 
     def _choose(self, table: str, chosen: Sequence[tuple[Conflict, dict[str, Any]]]) -> list[Any]:
         """Settle conflicts by given cells; return the keys that a newer remote has overtaken or that stand no more."""
-        from .frame import normalise
+        from .frame import normalise, object_frame
 
         with self._store.transaction() as cursor:
             layout = self._store.layout(cursor, table)
             rows = [_chosen_row(layout, conflict, values) for conflict, values in chosen]
-            fitted = normalise(pa.Table.from_pylist(rows, schema=layout.schema.arrow()), layout.schema).rows
+            fitted = normalise(object_frame(rows), layout.schema).rows
             names = {n: f"k_{n}" for n in layout.schema.key} | {n: f"n_{n}" for n in layout.schema.values}
             table_ = fitted.rename_columns([names[n] for n in fitted.column_names])
             table_ = table_.append_column("now_deleted", pa.array([False] * len(rows), pa.bool_()))
@@ -479,22 +479,21 @@ def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
     wrong = [k for k in keys if width > 1 and not (isinstance(k, (tuple, list)) and len(k) == width)]
     if wrong:
         raise KeyColumnError(f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})")
+    from .frame import normalise
+
+    columns = {
+        n: pd.Series([_parts(layout, key)[i] for key in keys], dtype=object) for i, n in enumerate(layout.schema.key)
+    }
     try:
-        columns = [
-            pa.array([_plain(_parts(layout, key)[i]) for key in keys], column.arrow)
-            for i, column in enumerate(layout.schema.key_columns)
-        ]
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        fitted = normalise(pd.DataFrame(columns), Schema(layout.schema.key_columns, layout.schema.key))
+    except SchemaError as error:
         types = ", ".join(f"{c.name} {c.type}" for c in layout.schema.key_columns)
-        raise KeyColumnError(f"keys {shown(keys)} do not fit the key of {layout.table!r} ({types}): {error}") from error
-    return pa.table(columns, names=[f"k_{name}" for name in layout.schema.key])
-
-
-def _plain(value: Any) -> Any:
-    """A key's value as Arrow takes it: numpy scalars and pandas timestamps as Python has them."""
-    if isinstance(value, pd.Timestamp):
-        return value.to_pydatetime()
-    return value.item() if hasattr(value, "item") and not isinstance(value, (str, bytes, dt.datetime)) else value
+        raise KeyColumnError(
+            f"keys {shown(keys)} do not fit the key of {layout.table!r} ({types}): {error.message}", hint=_KEY_HINT
+        ) from error
+    if fitted.missing_keys.size:
+        raise KeyColumnError(f"a key of {layout.table!r} is empty", hint=_KEY_HINT)
+    return fitted.rows.rename_columns([f"k_{name}" for name in fitted.rows.column_names])
 
 
 def _cells(operation: Operation) -> list[tuple[Any, ...]]:

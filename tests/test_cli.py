@@ -552,3 +552,56 @@ def test_on_conflict_settles_as_it_pushes(policy, item):
     assert rows("select item from orders where id = 'a'") == [(item,)]
     assert ctx["orders"].get("a")["item"] == item
     assert len(ctx.conflicts) == 0
+
+
+# What stops half-way, and the demo
+
+
+def test_a_push_that_stops_half_way_says_what_is_left(capsys):
+    ctx = store()
+    ctx["orders"].delete("b")
+    ctx["hours"].delete(("EWR", SIX))
+    run("drop table hours")
+
+    code = main(["push", "mine.duckdb", "--url", "sqlite:///shop.db"])
+
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out.startswith("pushed 1 operation in ")
+    assert out.endswith("\n1 operation still pending\n")
+    assert err.startswith("syncframe: table 'hours' is not in ")
+
+
+def test_a_pull_that_stops_half_way_keeps_and_shows_what_came(capsys):
+    store()
+    run("update orders set n = 5; drop table hours; create table prices (id text primary key)")
+
+    code = main(["pull", "mine.duckdb", "orders", "hours", "--url", "sqlite:///shop.db"])
+
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out.startswith("orders: 3 changed (3 rows read in ")
+    assert err.startswith("syncframe: table 'hours' is not in ")
+    assert sf.connect(store="mine.duckdb")["orders"].get("a")["n"] == 5
+
+
+def test_a_table_that_was_never_pulled_is_left_until_it_is_named(capsys):
+    sf.connect(store="mine.duckdb").table("orders", schema={"id": "VARCHAR", "item": "VARCHAR"})
+
+    assert main(["pull", "mine.duckdb", "--url", "sqlite:///shop.db"]) == 0
+    assert main(["pull", "mine.duckdb", "orders", "--url", "sqlite:///shop.db"]) == 0
+
+    left, came, *notes = capsys.readouterr().out.splitlines()
+    assert left == "orders: was never pulled; `syncframe pull mine.duckdb orders` brings it"
+    assert came.startswith("orders: 3 new (3 rows read in ")
+    assert "syncframe track URL orders" in notes[0]
+
+
+def test_demo_builds_its_database_in_the_folder_and_check_wants_an_empty_one(capsys):
+    assert main(["demo", "--folder", "flights", "--small", "1000"]) == 0
+    assert main(["demo", "--folder", "flights", "--small", "1000", "--check"]) == 2
+
+    out, err = capsys.readouterr()
+    assert 'flights.pull("month = 1", query_id="january")' in out
+    assert rows("select count(*) from flights", "flights/flights.db") == [(1_000,)]
+    assert err.splitlines()[0].endswith("has flights.db of an earlier run")

@@ -36,8 +36,7 @@ When = str  # "before" or "after"
 
 
 def first_pull(context: sf.SyncContext, database: Path) -> None:
-    for table in ("lists", "todo"):
-        context[table].pull(query_id="all", page_rows=2, progress=False)
+    context["todo"].pull(query_id="all", page_rows=2, progress=False)
 
 
 def stage(context: sf.SyncContext, database: Path) -> None:

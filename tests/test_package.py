@@ -17,7 +17,7 @@ import syncframe
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncframe"
 FLOORS = [
-    "errors", "schema", "operation query progress", "file layout conflict frame", "diff store backends", "queue",
+    "errors", "schema", "operation query progress", "file layout conflict frame", "diff store backends rules", "queue",
     "views", "push", "pull", "session", "table", "context", "demo testing", "cli",
 ]  # fmt: skip
 ENTRANCES = {"__init__", "__main__"}  # the doors: they may import every room

@@ -580,7 +580,7 @@ def insert_of_a_row_outside_the_filter(w):
     frame.loc["c"] = ["new", 1, pd.NaT, None]
     yield (
         sf.KeyColumnError,
-        "keys 'c' cannot be inserted into 'todo': they are there already, outside this frame",
+        "keys 'c' cannot be inserted into 'todo': they are there",
         "update(key, ...)",
     )
     w.todo.stage(frame)
@@ -591,7 +591,7 @@ def insert_of_a_pending_row_outside_the_filter(w):
     frame.loc["b"] = ["new", 1, pd.NaT, None]
     yield (
         sf.KeyColumnError,
-        "keys 'b' cannot be inserted into 'todo': they are there already, outside this frame",
+        "keys 'b' cannot be inserted into 'todo': they are there",
         "update(key, ...)",
     )
     w.todo.stage(frame)

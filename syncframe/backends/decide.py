@@ -71,7 +71,7 @@ def runs(batch: Operations, positions: list[int]) -> Iterator[Run]:
 
     Order matters: a row that gives up a unique value is staged before the row that takes it.
     """
-    chosen = batch.rows.take(positions)
+    chosen = batch.rows.take(pa.array(positions, pa.int64()))
     shape = pc.binary_join_element_wise(chosen["kind"], pc.binary_join(_given(chosen), "\x1f"), "\x1f")
     codes = shape.combine_chunks().dictionary_encode().indices.to_numpy()
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()] if len(codes) else []

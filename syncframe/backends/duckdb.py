@@ -25,7 +25,20 @@ from ..errors import AccessError, BackendError, QueryError, SchemaError, SyncErr
 from ..operation import Refusal
 from ..query import Condition, to_duckdb
 from ..schema import Column, Schema, quote, type_name
-from .sql import BATCH, DATABASE, SETTINGS, Refused, Session, SqlBackend, Table, given_types, missing_table, no_key
+from .base import Operations, Outcomes
+from .sql import (
+    BATCH,
+    DATABASE,
+    LAST_STAMP,
+    SETTINGS,
+    Refused,
+    Session,
+    SqlBackend,
+    Table,
+    given_types,
+    missing_table,
+    no_key,
+)
 
 # DuckDB refuses the second of two transactions that write one row, where others wait.
 _WRITING: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
@@ -296,8 +309,48 @@ class DuckdbBackend(SqlBackend):
         rest = f"delete from {SETTINGS} where name = '{name}'" if others else f"drop table {SETTINGS}"
         return [f"drop table if exists {table.log}", rest]
 
-    def record(self, session: Session, table: Table) -> None:
-        """Give each key of the batch the next stamp, and what is there now its hash."""
+    # Push
+
+    def split(self, batch: Operations) -> Iterator[Outcomes]:
+        """Apply a batch piece by piece where DuckDB refused a part of it: it has no savepoints."""
+        try:
+            settled = self._piecemeal(batch)
+        except Refused:  # A value is not of its column's type, and not even the batch could be loaded.
+            yield from super().split(batch)
+        else:
+            yield settled
+
+    def _piecemeal(self, batch: Operations) -> Outcomes:
+        """Each piece is a transaction; nobody else writes before the end, so that what was decided holds."""
+        with self.session(write=True) as session:
+            plan = self.plan(session, batch)
+            session.execute("commit")
+            refusals: dict[int, Refusal] = {}
+            for sql, positions in plan.statements:
+                refusals |= self._piece(session, plan.table, sql, positions)
+            session.execute("begin")
+            return self.answer(session, plan, refusals)
+
+    def _piece(self, session: Session, table: Table, sql: str, positions: list[int]) -> dict[int, Refusal]:
+        first, last = positions[0], positions[-1]
+        session.execute("begin")
+        try:
+            session.execute(sql, [first, last])
+            if table.tracked:
+                self.record(session, table, first, last)
+            session.execute("commit")
+        except _REFUSALS as error:
+            session.execute("rollback")
+            if len(positions) == 1:
+                return {first: _refusal(error)}
+        else:
+            return {}
+        middle = len(positions) // 2
+        refusals = self._piece(session, table, sql, positions[:middle])
+        return refusals | self._piece(session, table, sql, positions[middle:])
+
+    def record(self, session: Session, table: Table, first: int = 0, last: int = LAST_STAMP) -> None:
+        """Give each key of the batch between two positions the next stamp, and what is there now its hash."""
         keys = ", ".join(table.keys)
         session.execute(
             f"""
@@ -314,7 +367,9 @@ class DuckdbBackend(SqlBackend):
             from {BATCH} as b
             left join {table.log} as log on {table.logs_key_of("b")}
             left join {quote(table.name)} as t on {table.has_key_of("b")}
-            """
+            where b.position between ? and ?
+            """,
+            [first, last],
         )
         session.execute(f"delete from {table.log} where ({keys}) in (select {keys} from _syncframe_entries)")
         session.execute(

@@ -28,7 +28,7 @@ from ..errors import BackendError, CheckpointLost, QueryError, SchemaError
 from ..operation import Refusal
 from ..query import Condition, Query
 from ..schema import RESERVED_PREFIX, Column, Schema, quote, shown
-from .base import DELETED, HELD, VERSION, Checkpoint, Operations, Outcomes, Page, Promises, page_schema
+from .base import DELETED, HELD, OPERATION, VERSION, Checkpoint, Operations, Outcomes, Page, Promises, page_schema
 from .decide import PLACE, STATE, THERE, conformed, outcomes, rejected, runs, verdicts, with_operation
 from .texts import parsed, written
 
@@ -124,6 +124,18 @@ class Refused(Exception):
         self.positions = positions
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A batch as it was decided: what is there now, and the statements that apply it, with their operations' places."""
+
+    batch: Operations
+    table: Table
+    keys: pa.Table
+    now: pa.Table
+    verdict: pa.Array
+    statements: list[tuple[str, list[int]]]
+
+
 class _TakenBack(Exception):
     """Not everything of an atomic push was accepted; unwinds its transaction."""
 
@@ -197,7 +209,7 @@ class SqlBackend(ABC):
 
     @abstractmethod
     def record(self, session: Session, table: Table) -> None:
-        """Enter the applied batch in the log: operation ids, and what triggers have not written."""
+        """Enter the batch, as it was applied, in the log: operation ids, and what triggers have not written."""
 
     @abstractmethod
     def track_statements(self, session: Session, table: Table) -> list[str]:
@@ -502,12 +514,16 @@ class SqlBackend(ABC):
             if len(batch) == 1:
                 yield self._rejected(batch, refused.refusal)
                 return
-            # One of them is refused, and took the others back with it: the halves go on their own, in order.
-            middle = len(batch) // 2
-            yield from self._push(_part(batch, range(middle)))
-            yield from self._push(_part(batch, range(middle, len(batch))))
+            # One of them is refused, and took the others back with it.
+            yield from self.split(batch)
         else:
             yield settled
+
+    def split(self, batch: Operations) -> Iterator[Outcomes]:
+        """Push the halves of a batch on their own, in order."""
+        middle = len(batch) // 2
+        yield from self._push(_part(batch, range(middle)))
+        yield from self._push(_part(batch, range(middle, len(batch))))
 
     def push_atomic(self, batches: Sequence[Operations]) -> list[Outcomes]:
         """Apply all of `batches` in one transaction, or nothing.
@@ -546,34 +562,36 @@ class SqlBackend(ABC):
 
     def _settle(self, session: Session, batch: Operations, *, singly: bool = False) -> Outcomes:
         """Decide, apply and answer within an open transaction."""
+        plan = self.plan(session, batch)
+        refusals: dict[int, Refusal] = {}
+        for sql, positions in plan.statements:
+            for part in [[position] for position in positions] if singly else [positions]:
+                refusals |= session.attempt(sql, part)
+        if refusals:
+            session.execute(f"delete from {BATCH} where position in ({', '.join(map(str, refusals))})")
+        if plan.statements and plan.table.tracked:
+            self.record(session, plan.table)
+        return self.answer(session, plan, refusals)
+
+    def plan(self, session: Session, batch: Operations) -> Plan:
+        """Decide what is to be done, and load what is to be applied."""
         table = self.describe(session, batch.table)
         keys = batch.rows.select([f"k_{name}" for name in table.schema.key])
         now = self._lookup(session, table, keys)
         verdict = verdicts(batch, now, tracked=table.tracked)
         positions = pc.indices_nonzero(pc.equal(verdict, "apply")).to_pylist()
-        refusals = {}
         if positions:
-            refusals = self._apply(session, table, batch, now, positions, singly=singly)
-            now = self._lookup(session, table, keys)
-        return outcomes(batch, verdict, refusals, now)
+            known = [name for name in batch.rows.column_names if name[:2] in ("k_", "l_") and name[2:] in table.schema]
+            ids = with_operation(batch["operation_id"], now[OPERATION])
+            rows = batch.rows.select(["kind", *known]).append_column("operation_ids", ids)
+            session.load(BATCH, table, rows.append_column("position", pa.array(range(len(batch)))).take(positions))
+        statements = [(_statement(table, run.kind, run.given), run.positions) for run in runs(batch, positions)]
+        return Plan(batch, table, keys, now, verdict, statements)
 
-    def _apply(
-        self, session: Session, table: Table, batch: Operations, now: pa.Table, positions: list[int], *, singly: bool
-    ) -> dict[int, Refusal]:
-        known = [name for name in batch.rows.column_names if name[:2] in ("k_", "l_") and name[2:] in table.schema]
-        rows = batch.rows.select(["kind", *known]).append_column("position", pa.array(range(len(batch))))
-        rows = rows.append_column("operation_ids", with_operation(batch["operation_id"], now["_syncframe_operation"]))
-        session.load(BATCH, table, rows.take(positions))
-        refusals: dict[int, Refusal] = {}
-        for run in runs(batch, positions):
-            sql = _statement(table, run.kind, run.given)
-            for part in [[position] for position in run.positions] if singly else [run.positions]:
-                refusals |= session.attempt(sql, part)
-        if refusals:
-            session.execute(f"delete from {BATCH} where position in ({', '.join(map(str, refusals))})")
-        if table.tracked:
-            self.record(session, table)
-        return refusals
+    def answer(self, session: Session, plan: Plan, refusals: Mapping[int, Refusal]) -> Outcomes:
+        """Say what became of each operation, after those that could be were applied."""
+        now = self._lookup(session, plan.table, plan.keys) if plan.statements else plan.now
+        return outcomes(plan.batch, plan.verdict, refusals, now)
 
     def _lookup(self, session: Session, table: Table, keys: pa.Table) -> pa.Table:
         """What is there of these keys, in their order: STATE and the value columns."""
@@ -596,7 +614,9 @@ class SqlBackend(ABC):
 
 def missing_table(name: str, path: object, session: Session) -> BackendError:
     known = shown(n for n in session.names() if not n.lower().startswith(RESERVED_PREFIX))
-    return BackendError(f"table {name!r} is not in {path}, which has {known or 'no tables'}", status=404)
+    return BackendError(
+        f"table {name!r} is not in {path}, which has {known or 'no tables'}", hint="check the spelling", status=404
+    )
 
 
 def no_key(table: str, hint: str) -> SchemaError:

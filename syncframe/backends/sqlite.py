@@ -317,7 +317,7 @@ class SqliteBackend(SqlBackend):
             return AccessError(f"the SQLite file {self.path} may not be written: {words}", status=403, detail=words)
         if "user-defined function" in words:
             return QueryError("the condition cannot be computed for one of the rows: a division by zero, no time ...")
-        return BackendError(f"the SQLite file {self.path}: {words}", detail=words)
+        return BackendError(f"the SQLite file {self.path}: {words}", hint="is it a SQLite file?", detail=words)
 
     # Tables
 
