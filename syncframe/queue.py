@@ -340,7 +340,7 @@ class Queue:
             f"""
             insert into {layout.images} by name
             select {rev} as staging, {layout.keys_of("g")}, has_remote as was_conflict,
-                   case when not is_nothing then coalesce(target, new_id) end as left_id,
+                   target as before_id, case when not is_nothing then coalesce(target, new_id) end as left_id,
                    shown_there as before_there, not deleted as after_there
                    {layout.also("b.{s} as {b}")}{layout.also("n.{n} as {a}")}
             from staged g
@@ -787,7 +787,8 @@ class Queue:
             f"""
             create or replace temp table given_up as
             select {layout.keys_of("h")}, h.id, h.attempted, h.has_remote, h.deleted as first_deleted, m.deleted,
-                   r.rev is not null as base_there, r.version{layout.also("m.{l}")}{layout.also("r.{v}")}
+                   m.id as last_id, r.rev is not null as base_there, r.version
+                   {layout.also("m.{l}")}{layout.also("r.{v}")}
             from (select * from {layout.edits} {only} where not follower) h
             join {layout.lasts} m on {layout.on("m", "h")}
             left join {layout.rows} r on {layout.on("r", "h")}
@@ -809,7 +810,8 @@ class Queue:
         cursor.run(
             f"""
             insert into {layout.images} by name
-            select {rev} as staging, {layout.keys}, null::varchar as left_id, has_remote as was_conflict,
+            select {rev} as staging, {layout.keys}, case when not attempted then last_id end as before_id,
+                   null::varchar as left_id, has_remote as was_conflict,
                    not deleted as before_there, base_there as after_there
                    {layout.also("{l} as {b}")}{layout.also("{v} as {a}")}
             from given_up
@@ -878,9 +880,10 @@ class Queue:
         cursor.run(f"update {META}.history set can_undo = false where staging = ?", [last.staging])
         reopened, late = self._reopen(cursor, layout, last.staging)
         operations, left = self._inverse(cursor, layout, last.staging)
-        self._forget_staging(cursor, layout, last.staging)
         if len(operations):
             self._stage_inverse(cursor, layout, operations)
+            self._give_back_ids(cursor, layout, last.staging)
+        self._forget_staging(cursor, layout, last.staging)
         self.store.record(cursor, "undo", last.table, len(operations) + reopened, last.action)
         return left + late
 
@@ -889,6 +892,17 @@ class Queue:
         staging = self.stage(cursor, layout, operations, held=layout.schema.values, revision=EVERY_REVISION)
         cursor.run(f"delete from {META}.history where staging = ?", [staging])
         self._forget_staging(cursor, layout, staging)
+
+    def _give_back_ids(self, cursor: Cursor, layout: Layout, staging: int) -> None:
+        """An operation that comes back is the one it was, so that an undo further back finds it; it was never sent."""
+        cursor.run(
+            f"""
+            update {layout.edits} e set id = u.before_id from {layout.images} u
+            where u.staging = {staging} and {layout.on("e", "u")} and u.before_id is not null and u.left_id is null
+              and not e.attempted and not e.follower
+              and not exists (select 1 from {layout.edits} o where o.id = u.before_id)
+            """
+        )
 
     def _forget_staging(self, cursor: Cursor, layout: Layout, staging: int) -> None:
         for part in (layout.images, layout.kept_edits, layout.kept_rows):

@@ -80,15 +80,15 @@ def local_table(rows, types=FEW, name="few"):
 
 
 def made_into(frame, rows):
-    """The frame edited until it holds `rows`: cells set one by one, rows dropped, rows added."""
-    for key, cells in rows.items():
-        if key in frame.index:
-            for name, value in cells.items():
-                frame.at[key, name] = value
+    """The frame edited until it holds `rows`: rows dropped, rows added, cells set one by one.
+
+    New rows by `reindex`, which keeps integers: `frame.loc[key] = [2**53 + 1, None]` makes floats of a list in pandas itself.
+    """
     frame = frame.drop([key for key in frame.index if key not in rows])
-    for key in rows:
-        if key not in frame.index:
-            frame.loc[key] = [rows[key][name] for name in frame.columns]
+    frame = frame.reindex([*frame.index, *(key for key in rows if key not in frame.index)])
+    for key, cells in rows.items():
+        for name, value in cells.items():
+            frame.at[key, name] = value
     return frame
 
 
@@ -106,7 +106,7 @@ MOVES = [
 ]
 
 
-@laws(60)
+@laws(40)
 @given(rows=tables, dtypes=st.sampled_from(["pandas", "pyarrow"]), moves=st.lists(st.sampled_from(MOVES), max_size=3))
 def test_law_1_an_unedited_frame_stages_nothing(rows, dtypes, moves):
     table = local_table(rows, TYPES, "things")
@@ -120,7 +120,7 @@ def test_law_1_an_unedited_frame_stages_nothing(rows, dtypes, moves):
     assert len(table.pending) == pending
 
 
-@laws(60)
+@laws(40)
 @given(before=few, after=few, seed=st.integers(0, 9))
 def test_law_2_staging_a_frame_makes_the_table_equal_to_it_and_a_second_time_nothing(before, after, seed):
     table = local_table(before)
@@ -137,7 +137,7 @@ def test_law_2_staging_a_frame_makes_the_table_equal_to_it_and_a_second_time_not
     assert not again
 
 
-@laws(40)
+@laws(25)
 @given(before=few, after=few)
 def test_law_2_undo_of_a_staging_is_its_inverse(before, after):
     table = local_table(before)
@@ -151,7 +151,7 @@ def test_law_2_undo_of_a_staging_is_its_inverse(before, after):
     assert sorted((o.kind, o.key, o.local) for o in table.pending) == sorted(queued)
 
 
-@laws(60)
+@laws(40)
 @given(before=few, after=few, later=few, low=st.booleans(), columns=st.sampled_from([None, ["n"], ["word"], ["n", "real"]]))
 def test_law_3_a_frame_never_touches_what_it_never_held(before, after, later, low, columns):
     table = local_table(before)

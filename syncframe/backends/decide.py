@@ -71,10 +71,12 @@ def runs(batch: Operations, positions: list[int]) -> Iterator[Run]:
 
     Order matters: a row that gives up a unique value is staged before the row that takes it.
     """
-    chosen = batch.rows.take(pa.array(positions, pa.int64()))
+    if not positions:
+        return
+    chosen = batch.rows.take(positions)
     shape = pc.binary_join_element_wise(chosen["kind"], pc.binary_join(_given(chosen), "\x1f"), "\x1f")
     codes = shape.combine_chunks().dictionary_encode().indices.to_numpy()
-    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()] if len(codes) else []
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()]
     for start, end in zip(starts, [*starts[1:], len(positions)], strict=True):
         given = tuple(name for name in chosen["given"][start].as_py() or () if name not in batch.schema.key)
         yield Run(chosen["kind"][start].as_py(), given, positions[start:end])
