@@ -223,7 +223,7 @@ class StoreFile:
         if fcntl is None:
             yield
             return
-        handle = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        handle = self._side_file()
         try:
             while True:
                 try:
@@ -236,6 +236,15 @@ class StoreFile:
             yield
         finally:
             os.close(handle)
+
+    def _side_file(self) -> int:
+        try:
+            return os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.path} cannot be made: {error.strerror}",
+                hint="is its folder there, and may this user write in it?",
+            ) from error
 
     def _held_elsewhere(self, text: str, lock_timeout_s: float) -> StoreError:
         match = _HOLDER.search(text)

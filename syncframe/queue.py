@@ -409,7 +409,7 @@ class Queue:
                    {_FIRST}, h.attempted as first_attempted, h.has_remote, h.remote_version,
                    {_FOLLOWER}, coalesce(f.deleted, false) as behind_deleted,
                    r.rev is not null as base_there, r.version as row_version, t.version as gone_version,
-                   p.forced or coalesce(split_part(p.operation, ' ', 1) = h.id, false) as is_ours
+                   coalesce(split_part(p.operation, ' ', 1) = h.id, p.forced) as is_ours
                    {layout.also("p.{v} as {p}")}{layout.also("r.{v} as {b}")}{layout.also("f.{l} as {f}")}
                    {layout.also(rules.first_as_stored())}
             from hit p
@@ -699,8 +699,9 @@ class Queue:
         cursor.run(
             f"""
             create or replace temp table hit as
-            select {layout.keys}, version, case when status = 'accepted' then operation_id end as operation, created,
-                   updated, deleted, status = 'accepted' as forced{layout.also("{r} as {v}")}
+            select {layout.keys}, version, created, updated,
+                   case when status = 'accepted' then coalesce(operation, operation_id) end as operation,
+                   deleted, status = 'accepted' as forced{layout.also("{r} as {v}")}
             from outcome where status <> 'rejected'
             """
         )
@@ -723,7 +724,8 @@ class Queue:
             create or replace temp table outcome as
             select {layout.keys_of("e")}, o.operation_id, o.status, {given("code", "varchar")} as code,
                    {given("column", "varchar")} as "column", {given("message", "varchar")} as message,
-                   {given("version", "varchar")} as version, coalesce({given("deleted", "boolean")}, false) as deleted,
+                   {given("version", "varchar")} as version, {given("operation", "varchar")} as operation,
+                   coalesce({given("deleted", "boolean")}, false) as deleted,
                    {given("created", "timestamptz")} as created, {given("updated", "timestamptz")} as updated{values}
             from answers o join {layout.edits} e on e.id = o.operation_id and not e.follower
             """,

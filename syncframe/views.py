@@ -478,7 +478,9 @@ def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
     width = len(layout.schema.key)
     wrong = [k for k in keys if width > 1 and not (isinstance(k, (tuple, list)) and len(k) == width)]
     if wrong:
-        raise KeyColumnError(f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})")
+        raise KeyColumnError(
+            f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})", hint=_KEY_HINT
+        )
     from .frame import normalise
 
     columns = {

@@ -10,7 +10,8 @@ How a cell is played, step by step:
    from before all that follows and a tombstone is brought, too.
 2. Mine stages `MINE[mine]`.
 3. `attempted`: mine pushes; the request is lost on its way, so the back end has *not* applied it and mine does
-   not know.  (A request that was applied and whose answer was lost is another matter: the operation's id tells.)
+   not know.  (A request that was applied and whose answer was lost is another matter: the operation's id tells.
+   What theirs did after that is among EXTRA.)
 4. `follower`: mine stages `FOLLOWER[mine]`, which waits behind the attempted operation.
 5. Theirs writes, one push for each row of `THEIRS_OF_A_NEW_KEY[theirs]` or `THEIRS_OF_A_KNOWN_ROW[theirs]`.
 6. They meet under `on_conflict="fail"`: `push()`, or `pull(..., push_first=False)`.
@@ -296,7 +297,8 @@ class Extra:
     `mine`: what mine stages; a second row waits behind the attempted first.  `theirs`: one push each; () is
     nothing.  `known_tombstone`: before the first step theirs made the key and deleted it, and mine has pulled
     that.  `newer`: what theirs writes after the meeting, brought by one more `pull(..., push_first=False)`; all
-    that is expected is then expected after that pull.
+    that is expected is then expected after that pull.  `applied`: it was the answer that was lost, not the request,
+    and theirs pulls mine's first row before it writes.
     """
 
     id: str
@@ -313,6 +315,7 @@ class Extra:
     newer: tuple[Row, ...] = ()
     server: Row | Literal["theirs"] = "theirs"
     still_attempted: bool = False
+    applied: bool = False
 
 
 APART = Conflict(
@@ -331,6 +334,19 @@ SET_BACK = Conflict(
 SET_BACK_BEHIND = Conflict(
     base=("mine", "base"), mine=("base", "base"), theirs=("mine", "theirs"),
     keep_mine=("base", "theirs"), take_theirs=("mine", "theirs"), resolve=("both", "theirs"), merged=("base", "theirs"),
+)
+# The first was applied, its answer lost, and theirs went on from there: what waited behind has seen none of that.
+AFTER_AN_EDIT = Conflict(
+    base=("mine", "base"), mine=("mine 2", "base"), theirs=("theirs", "base"),
+    keep_mine=("mine 2", "base"), take_theirs=("theirs", "base"), resolve=("both", "base"),
+)
+AFTER_AN_EDIT_APART = Conflict(
+    base=("mine", "base"), mine=("mine 2", "base"), theirs=("mine", "theirs"),
+    keep_mine=("mine 2", "theirs"), take_theirs=("mine", "theirs"), resolve=("both", "theirs"), merged=("mine 2", "theirs"),
+)
+AFTER_A_DELETE = Conflict(
+    base=("mine", "base"), mine=("mine 2", "base"), theirs=None,
+    keep_mine=("mine 2", "base"), take_theirs=None, resolve=("both", "base"),
 )
 INSERTED_AND_DELETED = Conflict(
     base=None, mine=None, theirs=("theirs", "theirs"),
@@ -428,6 +444,37 @@ EXTRA: tuple[Extra, ...] = (
     Extra("updated_and_deleted-delete-push", "push", BASE, mine=(("mine", "base"), None), theirs=(None,), attempted=True,
           state="settled", shown=None),
     Extra("updated_and_deleted-delete-pull", "pull", BASE, mine=(("mine", "base"), None), theirs=(None,), attempted=True,
+          state="settled", shown=None),
+
+    # The answer to the first was lost, and theirs changed the row that the first had left.  The first is over; what
+    # waited behind must not write over what nobody here has seen.
+    Extra("edited_after_the_first-push", "push", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("theirs", "base"),), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_AN_EDIT),
+    Extra("edited_after_the_first_in_another_cell-push", "push", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("mine", "theirs"),), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_AN_EDIT_APART),
+    Extra("deleted_after_the_first-push", "push", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(None,), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_A_DELETE),
+    Extra("deleted_after_the_insert-push", "push", None, mine=(("mine", "base"), ("mine 2", "base")), theirs=(None,), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_A_DELETE),
+    Extra("edited_after_the_insert-push", "push", None, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("theirs", "base"),), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_AN_EDIT),
+    Extra("edited_after_the_first-pull", "pull", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("theirs", "base"),), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_AN_EDIT),
+    Extra("edited_after_the_first_in_another_cell-pull", "pull", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("mine", "theirs"),), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_AN_EDIT_APART),
+    Extra("deleted_after_the_first-pull", "pull", BASE, mine=(("mine", "base"), ("mine 2", "base")), theirs=(None,), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_A_DELETE),
+    Extra("deleted_after_the_insert-pull", "pull", None, mine=(("mine", "base"), ("mine 2", "base")), theirs=(None,), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_A_DELETE),
+    Extra("edited_after_the_insert-pull", "pull", None, mine=(("mine", "base"), ("mine 2", "base")), theirs=(("theirs", "base"),), attempted=True, applied=True,
+          state="conflict", pending=("update",), shown=("mine 2", "base"), conflict=AFTER_AN_EDIT),
+    Extra("alone_and_edited_after-push", "push", BASE, mine=(("mine", "base"),), theirs=(("theirs", "base"),), attempted=True, applied=True,
+          state="settled", shown=("theirs", "base")),
+    Extra("alone_and_edited_after-pull", "pull", BASE, mine=(("mine", "base"),), theirs=(("theirs", "base"),), attempted=True, applied=True,
+          state="settled", shown=("theirs", "base")),
+    Extra("alone_and_deleted_after-push", "push", None, mine=(("mine", "base"),), theirs=(None,), attempted=True, applied=True,
+          state="settled", shown=None),
+    Extra("alone_and_deleted_after-pull", "pull", None, mine=(("mine", "base"),), theirs=(None,), attempted=True, applied=True,
           state="settled", shown=None),
 
     # An insert over a tombstone that was known when it was staged carries its version; for a newer one it is refused,

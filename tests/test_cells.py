@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ PLAYED = [*CAN_ARISE, *EXTRA]
 IN_CONFLICT = [cell for cell in PLAYED if cell.state == "conflict"]
 
 
-class LosesRequests:
-    """A back end whose requests to push are lost on their way, while `is_losing`."""
+class Loses:
+    """A back end whose requests to push are lost on their way there, or whose answers on their way back."""
 
     def __init__(self, backend: Backend) -> None:
-        self.backend, self.promises, self.is_losing = backend, backend.promises, False
+        self.backend, self.promises, self.loses = backend, backend.promises, ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
@@ -60,9 +60,11 @@ class LosesRequests:
         return self.backend.pull(table, query, since, others)
 
     def push(self, batch: Operations) -> Iterator[Outcomes]:
-        if self.is_losing:
+        for outcomes in self.backend.push(batch) if self.loses != "requests" else ():
+            if not self.loses:
+                yield outcomes
+        if self.loses:
             raise sf.TransientError("no answer came in time")
-        return self.backend.push(batch)
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,13 @@ class Steps:
     newer: tuple[Row, ...] = ()
     known_tombstone: bool = False
     still_attempted: bool = False
+    applied: bool = False
 
 
 def steps_of(cell: Cell | Extra) -> Steps:
     if isinstance(cell, Extra):
-        return Steps(cell, cell.base, cell.mine, cell.theirs, cell.newer, cell.known_tombstone, cell.still_attempted)
+        known, still = cell.known_tombstone, cell.still_attempted
+        return Steps(cell, cell.base, cell.mine, cell.theirs, cell.newer, known, still, cell.applied)
     base, theirs = (None, THEIRS_OF_A_NEW_KEY) if cell.mine == "insert" else (BASE, THEIRS_OF_A_KNOWN_ROW)
     mine = (MINE[cell.mine], FOLLOWER[cell.mine]) if cell.follower else (MINE[cell.mine],)
     return Steps(cell, base, mine, theirs[cell.theirs])
@@ -105,7 +109,7 @@ class Play:
     def __init__(self, path: Path, cells: Sequence[Cell | Extra]) -> None:
         url = f"sqlite:///{path}"
         self.path = path
-        self.backend = LosesRequests(open_backend(url))
+        self.backend = Loses(open_backend(url))
         self.mine = sf.connect(self.backend, store=":memory:")
         self.theirs = sf.connect(url, store=":memory:")
         number = next(numbers)
@@ -126,14 +130,22 @@ class Play:
 
     def stage_mine(self) -> None:
         attempted = {key: s for key, s in self.steps.items() if s.cell.attempted}
-        if attempted:
-            stage(self.mine, {key: s.mine[0] for key, s in attempted.items()})
-            self.backend.is_losing = True
-            with pytest.raises(sf.TransientError):
-                self.mine.push()
-            self.backend.is_losing = False
-            stage(self.mine, {key: s.mine[1] for key, s in attempted.items() if len(s.mine) > 1})
+        # Whose requests are lost come last, for each push sends what was attempted before as well.
+        for loses, applied in (("answers", True), ("requests", False)):
+            sent = {key: s for key, s in attempted.items() if s.applied is applied}
+            if sent:
+                stage(self.mine, {key: s.mine[0] for key, s in sent.items()})
+                self.push_in_vain(loses, sent)
+        stage(self.mine, {key: s.mine[1] for key, s in attempted.items() if len(s.mine) > 1})
+        self.pull(self.theirs)
         stage(self.mine, {key: s.mine[0] for key, s in self.steps.items() if not s.cell.attempted})
+
+    def push_in_vain(self, loses: str, keys: Collection[str]) -> None:
+        self.backend.loses = loses
+        with pytest.raises(sf.TransientError):
+            self.mine.push()
+        self.backend.loses = ""
+        assert {op.key for op in self.mine.pending if op.attempted} >= {*keys}
 
     def write_theirs(self, rows: Mapping[str, Row]) -> None:
         stage(self.theirs, rows)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +208,9 @@ def look(store: Path) -> Seen:
         rows = plain.execute("select id, title, n from todo order by id").fetchall()
         queued = "select distinct kind, key from syncframe.pending where \"table\" = 'todo'"
         pending = {*plain.execute(queued).fetchall()}
-        checkpoints = "select checkpoint from syncframe.checkpoints where table_name = 'todo' and checkpoint is not null"
+        checkpoints = (
+            "select checkpoint from syncframe.checkpoints where table_name = 'todo' and checkpoint is not null"
+        )
         stamp = [json.loads(text)[1] for (text,) in plain.execute(checkpoints).fetchall()]
         newest = plain.execute("select max(split_part(version, '-', 1)::bigint) from syncframe_rows.todo").fetchone()
         conflicts = {key for (key,) in plain.execute("select key from syncframe.conflicts").fetchall()}
@@ -297,23 +301,51 @@ def test_a_scenario_killed_at_any_commit_ends_as_one_that_was_not(
             check_finished(folder, len(STEPS) - 1)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("step", range(len(STEPS)), ids=[step.__name__ for step in STEPS])
+def test_a_scenario_killed_at_any_moment_ends_as_one_that_was_not(
+    tmp_path: Path, beginnings: list[Path], step: int
+) -> None:
+    chance = random.Random(step)
+    shutil.copytree(beginnings[step], tmp_path / "whole")
+    begin = time.monotonic()
+    assert in_a_child(walk, tmp_path / "whole", range(step, step + 1)) == 0
+    took_s = time.monotonic() - begin
+
+    for at in range(25):
+        folder = tmp_path / f"{at}"
+        shutil.copytree(beginnings[step], folder)
+        child = spawn.Process(target=walk, args=(folder, range(step, step + 1)))
+        child.start()
+        time.sleep(chance.random() * took_s)
+        child.kill()
+        child.join()
+        if len((folder / "done").read_text().splitlines() if step else []) == step:
+            check_killed(folder, step)
+        walk(folder, range(step, len(STEPS)))
+        check_finished(folder, len(STEPS) - 1)
+
+
 # -- a pull of many pages
 
-ROWS, PAGE = 4_000, 250
+SIZES = [
+    pytest.param(4_000, 250, id="4,000 rows"),
+    pytest.param(336_776, 10_000, id="336,776 rows", marks=pytest.mark.full),
+]
 
 
-def many(folder: Path) -> Database:
+def many(folder: Path, count: int) -> Database:
     database = todo_database(folder)
     database.run(
         f"""
-        with recursive numbers(i) as (select 1 union all select i + 1 from numbers where i < {ROWS})
+        with recursive numbers(i) as (select 1 union all select i + 1 from numbers where i < {count})
         insert into todo (id, title, n) select printf('r%06d', i), 'row', i from numbers
         """
     )
     return database
 
 
-def pull_and_die(folder: Path, pages: int, when: When) -> None:
+def pull_and_die(folder: Path, pages: int, page_rows: int, when: When) -> None:
     """Pull and be killed between two pages, or within the transaction of the one after."""
     line = Line(f"sqlite:///{folder / 'todo.db'}")
     context = sf.connect(line, store=folder / "store.duckdb")
@@ -321,53 +353,56 @@ def pull_and_die(folder: Path, pages: int, when: When) -> None:
     plain_run = Cursor.run
 
     def run(self: Cursor, statement: str, *rest: Any, **tables: Any) -> None:
-        if statement == "commit" and line.rows_read > pages * PAGE:
+        if statement == "commit" and line.rows_read > pages * page_rows:
             kill()
         plain_run(self, statement, *rest, **tables)
 
     def told(done: int, total: int | None, what: str) -> None:
-        if when == "between" and done >= pages * PAGE:
+        if when == "between" and done >= pages * page_rows:
             kill()
 
     if when == "within":
         Cursor.run = run  # type: ignore[method-assign]
-    context["todo"].pull(query_id="all", page_rows=PAGE, progress=told)
+    context["todo"].pull(query_id="all", page_rows=page_rows, progress=told)
 
 
 @pytest.mark.parametrize("when", ["between", "within"])
-def test_a_pull_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path, when: When) -> None:
-    database = many(tmp_path)
-    assert in_a_child(pull_and_die, tmp_path, 7, when) == -signal.SIGKILL
+@pytest.mark.parametrize(("count", "page_rows"), SIZES)
+def test_a_pull_killed_in_the_middle_goes_on_where_it_was(
+    tmp_path: Path, count: int, page_rows: int, when: When
+) -> None:
+    database = many(tmp_path, count)
+    assert in_a_child(pull_and_die, tmp_path, 7, page_rows, when) == -signal.SIGKILL
     seen = look(tmp_path / "store.duckdb")
 
     line = Line(database.url)
     context = sf.connect(line, store=tmp_path / "store.duckdb")
-    result = context["todo"].pull(query_id="all", page_rows=PAGE, progress=False)
+    result = context["todo"].pull(query_id="all", page_rows=page_rows, progress=False)
 
-    assert len(seen.rows) == 7 * PAGE
+    assert len(seen.rows) == 7 * page_rows
     assert seen.stamp == seen.newest
-    left = ROWS + 3 - 7 * PAGE
-    assert left <= line.rows_read <= left + PAGE
+    left = count + 3 - 7 * page_rows
+    assert left <= line.rows_read <= left + page_rows
     assert result.inserted == left
     assert shown(context) == database.todo()
 
 
 def test_a_pull_killed_again_and_again_comes_to_its_end(tmp_path: Path) -> None:
-    database = many(tmp_path)
+    database = many(tmp_path, 2_000)
     for pages in (2, 3, 1):
-        assert in_a_child(pull_and_die, tmp_path, pages, "between") == -signal.SIGKILL
+        assert in_a_child(pull_and_die, tmp_path, pages, 250, "between") == -signal.SIGKILL
 
     seen = look(tmp_path / "store.duckdb")
     context = sf.connect(database.url, store=tmp_path / "store.duckdb")
-    context["todo"].pull(query_id="all", page_rows=PAGE, progress=False)
+    context["todo"].pull(query_id="all", page_rows=250, progress=False)
 
-    assert len(seen.rows) == 6 * PAGE
+    assert len(seen.rows) == 6 * 250
     assert seen.stamp == seen.newest
     assert shown(context) == database.todo()
 
 
 def test_a_full_pull_killed_in_the_middle_removes_nothing(tmp_path: Path) -> None:
-    database = many(tmp_path)
+    database = many(tmp_path, 4_000)
     context = sf.connect(database.url, store=tmp_path / "store.duckdb")
     context["todo"].pull("n <= 2000", progress=False)
     database.run("update todo set n = 2001 where id = 'r000001'")
@@ -383,4 +418,4 @@ def test_a_full_pull_killed_in_the_middle_removes_nothing(tmp_path: Path) -> Non
 
 def full_pull_and_die(folder: Path) -> None:
     context = sf.connect(f"sqlite:///{folder / 'todo.db'}", store=folder / "store.duckdb")
-    context["todo"].pull("n <= 2000", page_rows=PAGE, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    context["todo"].pull("n <= 2000", page_rows=250, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))

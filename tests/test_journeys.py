@@ -69,7 +69,7 @@ def test_what_was_staged_offline_survives_a_kill_and_goes_out_when_the_back_end_
     tmp_path: Path, database: Database, killed: Path
 ) -> None:
     nobody = sf.connect(f"sqlite:///{tmp_path}/nobody.db", store=killed)
-    with pytest.raises(TransientError, match="nobody.db does not exist"):
+    with pytest.raises(TransientError, match=r"nobody\.db does not exist"):
         nobody.push()
 
     assert sorted(waiting(nobody)) == sorted(STAGED)
@@ -192,9 +192,7 @@ def test_two_notebooks_meet_on_one_row_and_settle_it(database: Database) -> None
     assert len(ann.conflicts) == len(ben.conflicts) == len(ann.pending) == len(ben.pending) == 0
 
 
-@pytest.mark.parametrize(
-    ("settle", "row"), [("keep_mine", ["soy milk", 10]), ("take_theirs", ["oat milk", 10])]
-)
+@pytest.mark.parametrize(("settle", "row"), [("keep_mine", ["soy milk", 10]), ("take_theirs", ["oat milk", 10])])
 def test_either_side_of_a_conflict_that_a_pull_found_ends_with_both_equal(
     database: Database, settle: str, row: list[object]
 ) -> None:

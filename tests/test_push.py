@@ -109,7 +109,9 @@ def test_an_operation_whose_answer_was_lost_is_applied_once(
     assert database.audit() == ONCE[kind] + ([("insert", "b")] if kind == "delete" and between else [])
     row = context["todo"].get(KEYS[kind])
     assert (row and (row["title"], row["n"], row["stars"])) == expected
-    assert database.rows(f"select title, n, stars from todo where id = '{KEYS[kind]}'") == ([expected] if expected else [])
+    assert database.rows(f"select title, n, stars from todo where id = '{KEYS[kind]}'") == (
+        [expected] if expected else []
+    )
 
 
 @pytest.mark.parametrize("kind", ["insert", "update", "delete"])
@@ -322,7 +324,9 @@ def test_after_a_request_that_never_left_an_edit_folds_into_the_first(
     assert database.audit() == [("update", "a")]
 
 
-def test_a_push_that_is_refused_entry_leaves_all_queued(context: sf.SyncContext, line: Line, database: Database) -> None:
+def test_a_push_that_is_refused_entry_leaves_all_queued(
+    context: sf.SyncContext, line: Line, database: Database
+) -> None:
     class Closed(Line):
         def push(self, batch: Any) -> Any:
             raise AccessError("the token has expired", status=401)
@@ -817,9 +821,7 @@ def test_a_delete_here_of_a_row_changed_there_is_a_conflict_that_either_side_set
     assert shown(context) == database.todo() == {"a": ["milk", 1], "c": ["eggs", 30]}
 
 
-def test_the_same_row_inserted_by_two_is_a_conflict_for_the_second(
-    context: sf.SyncContext, database: Database
-) -> None:
+def test_the_same_row_inserted_by_two_is_a_conflict_for_the_second(context: sf.SyncContext, database: Database) -> None:
     other = synced(database.url)
     other["todo"].insert({"id": "d", "title": "pepper", "n": 5})
     assert push(other).ok

@@ -300,7 +300,7 @@ REFUSED = {
     "an unsigned number beyond SQLite's 64 bits": (
         "stock", 2**63,
         "column 'stock' (UBIGINT) takes whole numbers, up to 2**63 - 1, as the back end keeps: "
-        "1 value does not fit: 9223372036854775808 in row 'a'"),
+        "1 value does not fit: 9223372036854775808 in row 'a'\nhint: correct these values, or leave their rows out"),
     "JSON that SQLite would make a number": (
         "doc", "1.0",
         "column 'doc' (JSON) takes text, that SQLite does not read as a number: "
@@ -321,7 +321,7 @@ REFUSED = {
     "more places than the decimal has": (
         "fine", D("0.12345678901"),
         "column 'fine' (DECIMAL(38,10)) takes decimals, and these cannot be held exactly: "
-        "1 value does not fit: Decimal('0.12345678901') in row 'a'"),
+        "1 value does not fit: Decimal('0.12345678901') in row 'a'\nhint: correct these values, or leave their rows out"),
     "nanoseconds": (
         "local", pd.Timestamp("2024-01-01T00:00:00.000000001"),
         "column 'local' (TIMESTAMP) takes timestamps without a time zone, and these are finer than microseconds: "
@@ -335,7 +335,7 @@ REFUSED = {
     "a time of day with a zone": (
         "clock", dt.time(1, 2, tzinfo=UTC),
         "column 'clock' (TIME) takes times of day, without a zone: "
-        "1 value does not fit: datetime.time(1, 2, tzinfo=datetime.timezone.utc) in row 'a'"),
+        "1 value does not fit: datetime.time(1, 2, tzinfo=datetime.timezone.utc) in row 'a'\nhint: correct these values, or leave their rows out"),
 }  # fmt: skip
 
 

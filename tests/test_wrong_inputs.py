@@ -237,7 +237,7 @@ REFUSED = {
         sf.SchemaError, "column 'x' (FLOAT)", "0.1 in row 'a'", "astype('float32')"),
     "a decimal of too many places": (
         lambda w: w.typed.insert({"id": "a", "p": 1.005}),
-        sf.SchemaError, "column 'p' (DECIMAL(5,2))", "1.005 in row 'a'", "round to the column's scale"),
+        sf.SchemaError, "column 'p' (DECIMAL(5,2))", "1.005 in row 'a'", "correct these values"),
     "an empty part of a compound key": (
         lambda w: w.weather.stage(with_row(w.weather, year=2014, origin=None, temp=1.0)),
         sf.KeyColumnError, "the key 'year', 'origin' is empty in 1 rows, at the positions 2", "give the others"),

@@ -114,7 +114,8 @@ class Outcomes(_Rows):
     "reference", "unique", "not null", "check", "type" or the back end's own), `column`, `message`, `version`,
     `deleted` (whether the row is not there now) and the row as `r_<name>` for each value column.  Of an
     accepted operation the row is what the back end stored, of a conflicted one what is there now.
-    `created` and `updated` (timestamp[us, UTC]) may be there.
+    `operation` (as in a page: the ids of the operations that wrote the row last, newest first), `created` and
+    `updated` (timestamp[us, UTC]) may be there.
     """
 
     rows: pa.Table
@@ -130,7 +131,8 @@ def outcome_schema(schema: Schema) -> pa.Schema:
     text = ["operation_id", "status", "code", "column", "message", "version"]
     return pa.schema(
         [pa.field(name, pa.string()) for name in text]
-        + [pa.field("deleted", pa.bool_()), pa.field("created", STAMP), pa.field("updated", STAMP)]
+        + [pa.field("deleted", pa.bool_()), pa.field("operation", pa.string())]
+        + [pa.field("created", STAMP), pa.field("updated", STAMP)]
         + [pa.field(f"r_{c.name}", c.arrow) for c in schema.value_columns]
     )
 

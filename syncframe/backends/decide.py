@@ -107,6 +107,7 @@ def outcomes(batch: Operations, verdict: pa.Array, refusals: Mapping[int, Refusa
         "message": pa.array([r.message if r else None for r in refused], pa.string()),
         "version": now[VERSION],
         "deleted": pc.invert(now[THERE]),
+        "operation": now[OPERATION],
         "created": now[CREATED],
         "updated": now[UPDATED],
     }
