@@ -24,6 +24,7 @@ from .schema import Column, Schema, as_names, type_name
 from .session import Session, expanded
 from .store import Store
 from .table import SyncTable
+from .undo import last_staging, staged_keys
 from .views import ConflictView, PendingView
 
 STATUS_COLUMNS = ["rows", "pending", "conflicts", "rejected", "last_pull", "last_push", "bytes", "promises"]
@@ -221,11 +222,11 @@ class SyncContext:
             If there is nothing to take back.
         """
         with self._store.transaction() as cursor:
-            last = self._queue.last_staging(cursor)
+            last = last_staging(cursor)
             if last is None:
                 raise SyncError("there is nothing to take back", hint="ctx.history shows what was done")
             layout = self._store.layout(cursor, last.table)
-            keys = self._queue.staged_keys(cursor, layout, last.staging)
+            keys = staged_keys(cursor, layout, last.staging)
             before = self._shown(cursor, layout.table, keys)
             left = self._queue.undo(cursor, last)
             changes = diff(before, self._shown(cursor, layout.table, keys), layout.schema)

@@ -83,7 +83,7 @@ class Layout:
         return "(" + " or ".join([f"({part})" for part in self.each(template, names)] or ["false"]) + ")"
 
     def rows_like(self, left: str, right: str, names: Collection[str] | None = None) -> str:
-        """Whether two parts agree in all value columns, or those named; the templates name a column on either side."""
+        """Whether two parts, each named by a template, agree in all value columns, or in those named."""
         mine, theirs = self.each(left, names), self.each(right, names)
         if not mine:
             return "true"

@@ -27,7 +27,7 @@ from .layout import Layout
 from .progress import Told, told
 from .push import PushResult
 from .query import Condition, Query, parse
-from .queue import Learnt, Queue
+from .queue import Queue
 from .schema import Schema
 from .store import DELETES_MAX, Store, StoredQuery, query_name, utc_now
 
@@ -237,7 +237,7 @@ class Pull:
     def _learn(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> int:
         if not cursor.one("select count(*) from hit"):
             return 0
-        learnt: Learnt = self.queue.learn(cursor, layout, rev, mode)
+        learnt = self.queue.learn(cursor, layout, rev, mode)
         result.conflicts += learnt.conflicts
         result.updated += learnt.settled + learnt.rebased
         return learnt.settled + learnt.rebased + learnt.conflicts

@@ -29,7 +29,7 @@ from syncframe.file import Cursor
 
 # A child is forked from a server that has imported the package and done nothing: as good as a new interpreter, and soon there.
 spawn = multiprocessing.get_context("forkserver")
-spawn.set_forkserver_preload(["syncframe", "sqlglot", "pytest"])
+spawn.set_forkserver_preload(["syncframe.context", "pytest"])
 
 When = str  # "before" or "after"
 

@@ -171,7 +171,15 @@ def test_the_operations_of_a_partial_frame_give_only_its_columns():
     assert operations.select(
         ["k_id", "touched", "l_title", "l_rank", "b_title", "b_rank", "held_version"]
     ).to_pylist() == [
-        {"k_id": "a", "touched": "001", "l_title": None, "l_rank": 9, "b_title": None, "b_rank": 1, "held_version": None},
+        {
+            "k_id": "a",
+            "touched": "001",
+            "l_title": None,
+            "l_rank": 9,
+            "b_title": None,
+            "b_rank": 1,
+            "held_version": None,
+        },
         {
             "k_id": "n",
             "touched": "001",

@@ -14,7 +14,7 @@ import syncframe as sf
 from syncframe.errors import PendingError, TransientError
 
 spawn = multiprocessing.get_context("forkserver")
-spawn.set_forkserver_preload(["syncframe", "sqlglot", "pytest"])
+spawn.set_forkserver_preload(["syncframe.context", "pytest"])
 
 STAGED = [
     ("insert", "d"), ("insert", "e"), ("insert", "f"), ("update", "a"), ("update", "b"), ("delete", "c"),

@@ -57,7 +57,9 @@ def test_kind_and_changed_columns_follow_from_the_pair(base, local, kind, change
 
 
 def test_a_compound_key_is_no_changed_column_of_an_insert():
-    found = Operation("1", "weather", ("JFK", 4), None, {"place": "JFK", "hour": 4, "wind": 1.5}, key_names=("place", "hour"))
+    found = Operation(
+        "1", "weather", ("JFK", 4), None, {"place": "JFK", "hour": 4, "wind": 1.5}, key_names=("place", "hour")
+    )
 
     assert found.changed == ("wind",)
 
@@ -88,7 +90,11 @@ def test_an_operation_of_no_queue_cannot_be_reverted_or_retried():
         ("é", "e\u0301", False),
         (b"", None, False),
         (b"a", bytearray(b"a"), True),
-        (dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.datetime(2024, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))), True),
+        (
+            dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
+            dt.datetime(2024, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+            True,
+        ),
         (dt.date(1, 1, 1), dt.date(1, 1, 2), False),
     ],
 )
@@ -108,7 +114,15 @@ def test_cells_are_equal_as_sql_says_is_not_distinct_from(a, b, equal):
         (row("milk", None), GIVEN, False),
         (row("milk", None), row("milk", NAN), True),
     ],
-    ids=["none", "one none", "no row is not an empty row", "order", "fewer columns", "NULL is not absent", "NaN is NULL"],
+    ids=[
+        "none",
+        "one none",
+        "no row is not an empty row",
+        "order",
+        "fewer columns",
+        "NULL is not absent",
+        "NaN is NULL",
+    ],
 )
 def test_rows_are_equal_by_column(a, b, equal):
     assert same_rows(a, b) is equal

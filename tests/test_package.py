@@ -17,7 +17,8 @@ import syncframe
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncframe"
 FLOORS = [
-    "errors", "schema", "operation query progress", "file layout conflict frame", "diff store backends rules", "queue",
+    "errors", "schema", "operation query progress", "file layout conflict frame", "diff store backends rules", "learn", "stage", "undo",
+    "queue",
     "views", "push", "pull", "session", "table", "context", "demo testing", "cli",
 ]  # fmt: skip
 ENTRANCES = {"__init__", "__main__"}  # the doors: they may import every room
@@ -97,4 +98,3 @@ def test_the_check_calls_the_readme_s_test_command():
     assert commands[0].endswith("syncframe demo --check")
     assert commands[1] == 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest'
     assert commands[1] in check
-

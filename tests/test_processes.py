@@ -24,7 +24,7 @@ import syncframe as sf
 from syncframe.errors import StoreError
 
 spawn = multiprocessing.get_context("forkserver")
-spawn.set_forkserver_preload(["syncframe", "sqlglot", "pytest"])
+spawn.set_forkserver_preload(["syncframe.context", "pytest"])
 
 PATIENCE_S = 60  # of processes that do much at once: a slow machine is no failure
 

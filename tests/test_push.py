@@ -346,6 +346,86 @@ def test_a_push_that_is_refused_entry_leaves_all_queued(
     assert database.audit() == [("update", "a"), ("delete", "b")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "applied"),
+    [
+        ("insert", [("insert", "d"), ("delete", "d")]),
+        ("update", [("update", "a"), ("update", "a")]),
+        ("delete", [("delete", "b"), ("insert", "b")]),
+    ],
+)
+def test_giving_up_an_operation_whose_answer_was_lost_sends_its_inverse(
+    context: sf.SyncContext, line: Line, database: Database, kind: str, applied: list[tuple[str, str]]
+) -> None:
+    before = shown(context)
+    edit(context, kind)
+    with lost_answers(line), pytest.raises(TransientError):
+        push(context)
+
+    context.discard()
+    given_up = shown(context)
+    result = push(context)
+
+    assert given_up == before
+    assert result.counts == {"accepted": 2, "conflicts": 0, "rejected": 0}
+    assert database.audit() == applied
+    assert shown(context) == database.todo() == before
+
+
+def test_a_lost_insert_that_another_client_deleted_stays_deleted(
+    context: sf.SyncContext, line: Line, database: Database
+) -> None:
+    edit(context, "insert")
+    with lost_answers(line), pytest.raises(TransientError):
+        push(context)
+    database.run("delete from todo where id = 'd'")
+
+    push(context)
+    pull(context)
+
+    assert database.audit() == [("insert", "d"), ("delete", "d")]
+    assert "d" not in shown(context)
+    assert waiting(context) == []
+
+
+def test_an_edit_behind_a_lost_update_does_not_overwrite_what_another_client_wrote_since(
+    context: sf.SyncContext, line: Line, database: Database
+) -> None:
+    edit(context, "update")
+    with lost_answers(line), pytest.raises(TransientError):
+        push(context)
+    context["todo"].update("a", n=12)
+    database.run("update todo set n = 70 where id = 'a'")
+
+    result = push(context)
+    (conflict,) = context.conflicts
+
+    assert result.counts == {"accepted": 1, "conflicts": 1, "rejected": 0}
+    assert (conflict.base["n"], conflict.mine["n"], conflict.theirs["n"]) == (11, 12, 70)
+    assert database.todo()["a"] == ["oat milk", 70]
+    conflict.keep_mine()
+    assert push(context).ok
+    assert shown(context) == database.todo()
+    assert database.todo()["a"] == ["oat milk", 12]
+
+
+def test_an_edit_behind_a_request_that_was_refused_is_folded_into_it(
+    context: sf.SyncContext, line: Line, database: Database
+) -> None:
+    context["todo"].update("a", n=-1)
+    with late_requests(line), pytest.raises(TransientError):
+        push(context)
+    context["todo"].update("a", n=4, title="soy milk")
+    assert len(context.pending) == 2
+
+    result = push(context)
+
+    assert result.ok
+    assert database.audit() == [("update", "a")]
+    assert shown(context) == database.todo()
+    assert database.todo()["a"] == ["soy milk", 4]
+
+
 # -- refusals
 
 

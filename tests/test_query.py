@@ -68,7 +68,11 @@ def held_in_sqlite(value, name):
             return format(value, "f")
         case datetime.datetime() if name == "instant":
             text = value.replace(tzinfo=None).isoformat()
-            return f"{text}Z" if value.second else (value + datetime.timedelta(hours=2)).replace(tzinfo=None).isoformat(" ") + "+02:00"
+            return (
+                f"{text}Z"
+                if value.second
+                else (value + datetime.timedelta(hours=2)).replace(tzinfo=None).isoformat(" ") + "+02:00"
+            )
         case datetime.datetime():
             return value.isoformat(" " if value.microsecond else "T")
         case datetime.date() | datetime.time():
@@ -101,14 +105,25 @@ def lite():
 
 
 def _single(value):
-    return None if value is None else float(duckdb.execute("select cast(cast(? as FLOAT) as DOUBLE)", [value]).fetchone()[0])
+    return (
+        None
+        if value is None
+        else float(duckdb.execute("select cast(cast(? as FLOAT) as DOUBLE)", [value]).fetchone()[0])
+    )
 
 
 def ids(connection, sql, parameters=()):
     """The selected ids, or "raised": engines raise for a division by zero, an overflow."""
     try:
-        return [id for (id,) in connection.execute(f"select id from rows where {sql} order by id", parameters).fetchall()]
-    except (duckdb.InvalidInputException, duckdb.OutOfRangeException, duckdb.ConversionException, sqlite3.OperationalError) as error:
+        return [
+            id for (id,) in connection.execute(f"select id from rows where {sql} order by id", parameters).fetchall()
+        ]
+    except (
+        duckdb.InvalidInputException,
+        duckdb.OutOfRangeException,
+        duckdb.ConversionException,
+        sqlite3.OperationalError,
+    ) as error:
         assert "no such" not in str(error) and "syntax" not in str(error), error
         return "raised"
 
@@ -466,13 +481,17 @@ def test_decimals_that_sqlite_holds_as_numbers_compare_exactly(lite):
     assert lite.execute(f"select id from prices where {sql}", parameters).fetchall() == [(1,), (2,), (4,)]
 
 
-@pytest.mark.parametrize("where", ["n = 7", "n between 1 and 7", "s = 'abc'", "s like 'ab%'", "d >= '2024-01-01'", "n in (1, 2)"])
+@pytest.mark.parametrize(
+    "where", ["n = 7", "n between 1 and 7", "s = 'abc'", "s like 'ab%'", "d >= '2024-01-01'", "n in (1, 2)"]
+)
 def test_ordinary_conditions_use_an_index(lite, where):
     sql, parameters = to_sqlite(parse(where, SCHEMA), SCHEMA)
     for name in "nsd":
         lite.execute(f"create index if not exists by_{name} on rows ({name})")
 
-    plan = " ".join(step[-1] for step in lite.execute(f"explain query plan select id from rows where {sql}", parameters))
+    plan = " ".join(
+        step[-1] for step in lite.execute(f"explain query plan select id from rows where {sql}", parameters)
+    )
 
     assert "SEARCH rows USING INDEX" in plan
 
@@ -483,7 +502,13 @@ def test_upper_lower_and_ilike_follow_duckdb_for_every_character(duck, lite):
 
     for character in characters:
         expected = duck.execute("select upper(?), lower(?), ? ilike lower(?)", [character] * 4).fetchone()
-        assert lite.execute("select _syncframe_upper(?), _syncframe_lower(?), _syncframe_ilike(?, _syncframe_lower(?))", [character] * 4).fetchone() == expected
+        assert (
+            lite.execute(
+                "select _syncframe_upper(?), _syncframe_lower(?), _syncframe_ilike(?, _syncframe_lower(?))",
+                [character] * 4,
+            ).fetchone()
+            == expected
+        )
 
 
 def test_a_like_of_many_wildcards_does_not_take_for_ever(lite):
@@ -515,7 +540,9 @@ TEXTS = st.one_of(
 def _deeper_numbers(inner):
     return st.one_of(
         st.tuples(inner, st.sampled_from("+-*/%"), inner).map(lambda parts: f"({' '.join(parts)})"),
-        st.tuples(st.sampled_from(["abs", "ceil", "floor", "round"]), inner).map(lambda parts: f"{parts[0]}({parts[1]})"),
+        st.tuples(st.sampled_from(["abs", "ceil", "floor", "round"]), inner).map(
+            lambda parts: f"{parts[0]}({parts[1]})"
+        ),
         st.tuples(inner, inner).map(lambda parts: f"coalesce({parts[0]}, {parts[1]})"),
         TEXTS.map(lambda text: f"length({text})"),
     )
@@ -523,8 +550,12 @@ def _deeper_numbers(inner):
 
 def _deeper_texts(inner):
     return st.one_of(
-        st.tuples(st.sampled_from(["lower", "upper", "trim", "ltrim", "rtrim"]), inner).map(lambda parts: f"{parts[0]}({parts[1]})"),
-        st.tuples(inner, st.integers(-4, 4), st.integers(-4, 4)).map(lambda parts: f"substr({parts[0]}, {parts[1]}, {parts[2]})"),
+        st.tuples(st.sampled_from(["lower", "upper", "trim", "ltrim", "rtrim"]), inner).map(
+            lambda parts: f"{parts[0]}({parts[1]})"
+        ),
+        st.tuples(inner, st.integers(-4, 4), st.integers(-4, 4)).map(
+            lambda parts: f"substr({parts[0]}, {parts[1]}, {parts[2]})"
+        ),
         st.tuples(inner, inner, inner).map(lambda parts: f"replace({', '.join(parts)})"),
         st.tuples(inner, inner).map(lambda parts: f"concat({', '.join(parts)})"),
     )
@@ -536,8 +567,12 @@ TERMS = st.one_of(
     st.tuples(DEEP_NUMBERS, st.sampled_from(COMPARISON), DEEP_NUMBERS).map(" ".join),
     st.tuples(DEEP_TEXTS, st.sampled_from(COMPARISON), DEEP_TEXTS).map(" ".join),
     st.tuples(DEEP_TEXTS, st.sampled_from(["like", "not like", "ilike"]), DEEP_TEXTS).map(" ".join),
-    st.tuples(DEEP_NUMBERS, DEEP_NUMBERS, DEEP_NUMBERS).map(lambda parts: f"{parts[0]} between {parts[1]} and {parts[2]}"),
-    st.tuples(DEEP_NUMBERS, DEEP_NUMBERS, DEEP_NUMBERS).map(lambda parts: f"{parts[0]} not in ({parts[1]}, {parts[2]})"),
+    st.tuples(DEEP_NUMBERS, DEEP_NUMBERS, DEEP_NUMBERS).map(
+        lambda parts: f"{parts[0]} between {parts[1]} and {parts[2]}"
+    ),
+    st.tuples(DEEP_NUMBERS, DEEP_NUMBERS, DEEP_NUMBERS).map(
+        lambda parts: f"{parts[0]} not in ({parts[1]}, {parts[2]})"
+    ),
     st.sampled_from(["b", "b is not true", "d > '2024-01-01'", "clock < '11:00'", "at < '2024-03-01'"]),
 )
 CONDITIONS = st.recursive(
@@ -551,7 +586,9 @@ CONDITIONS = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(CONDITIONS)
 def test_any_condition_selects_the_same_rows_in_both_engines(duck, lite, where):
     try:

@@ -13,8 +13,9 @@ from oracle import State
 
 from syncframe.backends.base import Page
 from syncframe.pull import Pull, PullResult
-from syncframe.queue import EVERY_REVISION, Queue
+from syncframe.queue import Queue
 from syncframe.schema import Column, Schema
+from syncframe.stage import EVERY_REVISION
 from syncframe.store import Store, StoredQuery
 
 COLUMNS = ["x", "y", "z"]

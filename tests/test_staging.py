@@ -115,12 +115,20 @@ def things():
         "ref": [str(uuid.UUID(int=7)), None],
         "raw": [b"", None, bytes(range(256))],
     }
-    return [(f"k{i:02}", *(values[(i * (2 if j % 2 else 1) + j) % len(values)] for j, values in enumerate(cells.values()))) for i in range(ROWS)]
+    return [
+        (f"k{i:02}", *(values[(i * (2 if j % 2 else 1) + j) % len(values)] for j, values in enumerate(cells.values())))
+        for i in range(ROWS)
+    ]
 
 
 @pytest.fixture(scope="module")
 def unedited(tmp_path_factory):
-    house = House(tmp_path_factory.mktemp("unedited"), EVERY_TYPE, table="things", store=str(tmp_path_factory.mktemp("store") / "here.duckdb"))
+    house = House(
+        tmp_path_factory.mktemp("unedited"),
+        EVERY_TYPE,
+        table="things",
+        store=str(tmp_path_factory.mktemp("store") / "here.duckdb"),
+    )
     with sqlite3.connect(house.path) as connection:
         connection.executemany(f"insert into things values ({', '.join('?' * 14)})", things())
     connection.close()
@@ -214,7 +222,10 @@ def test_an_unedited_frame_stages_nothing_after_the_kernel_was_restarted(unedite
 
 
 # pandas itself raises on decimal, date and time columns, and on timestamps of Arrow.
-CONVERTIBLE = {"pandas": ["n", "small", "done", "x", "word", "ref", "raw", "stamp", "moment"], "pyarrow": ["n", "small", "done", "x", "word", "ref", "raw"]}
+CONVERTIBLE = {
+    "pandas": ["n", "small", "done", "x", "word", "ref", "raw", "stamp", "moment"],
+    "pyarrow": ["n", "small", "done", "x", "word", "ref", "raw"],
+}
 
 
 @pytest.mark.parametrize("options", [{}, {"dtype_backend": "pyarrow"}, {"convert_integer": False}], ids=str)
@@ -265,11 +276,18 @@ def test_what_is_no_table_any_more_is_refused_whatever_token_it_carries(unedited
 
 
 def test_rows_numbered_anew_are_never_taken_for_integer_keys(tmp_path):
-    house = House(tmp_path, f"create table todo (id bigint primary key, title varchar); insert into todo values {', '.join(f'({i}, {9 - i})' for i in range(6))};")
+    house = House(
+        tmp_path,
+        f"create table todo (id bigint primary key, title varchar); insert into todo values {', '.join(f'({i}, {9 - i})' for i in range(6))};",
+    )
     house.pull()
     frame = house.table.frame()
 
-    for derived in (frame.sort_values("title", ignore_index=True), frame.reset_index(drop=True), pd.concat([frame, frame[:0]], ignore_index=True)):
+    for derived in (
+        frame.sort_values("title", ignore_index=True),
+        frame.reset_index(drop=True),
+        pd.concat([frame, frame[:0]], ignore_index=True),
+    ):
         with pytest.raises(sf.KeyColumnError, match="id") as caught:
             house.table.stage(derived)
         assert "df.index.name = 'id'" in caught.value.hint
@@ -406,9 +424,13 @@ def test_what_was_staged_is_there_after_a_push_cell_by_cell(house):
     assert house.table.frame().equals(edited.sort_index())
 
 
-@pytest.mark.parametrize("edit", [at_numpy, lambda f: (np.asarray(f["x"]).__setitem__(0, 7.5), f)[1]], ids=[".to_numpy()[0]", "np.asarray()"])
+@pytest.mark.parametrize(
+    "edit", [at_numpy, lambda f: (np.asarray(f["x"]).__setitem__(0, 7.5), f)[1]], ids=[".to_numpy()[0]", "np.asarray()"]
+)
 def test_an_edit_through_a_numpy_view_is_staged_or_refused_by_pandas_and_never_lost(tmp_path, edit):
-    house = House(tmp_path, "create table todo (id text primary key, x double); insert into todo values ('a', 0.5), ('b', 1.5);")
+    house = House(
+        tmp_path, "create table todo (id text primary key, x double); insert into todo values ('a', 0.5), ('b', 1.5);"
+    )
     house.pull()
     frame = house.table.frame()
 
@@ -446,7 +468,10 @@ def test_new_rows_by_concat_lose_the_token_and_are_inserted(house):
     changes = house.table.stage(frame)
 
     assert changes.counts == {"insert": 2, "update": 0, "delete": 0}
-    assert [(kind, key, said["title"]) for kind, key, said in house.staged()] == [("insert", "g", "new"), ("insert", "h", "newer")]
+    assert [(kind, key, said["title"]) for kind, key, said in house.staged()] == [
+        ("insert", "g", "new"),
+        ("insert", "h", "newer"),
+    ]
     assert not house.table.stage(frame)
 
 
@@ -474,7 +499,9 @@ def test_made_keys_are_written_into_the_frame_and_inserted_once(house):
 
 
 def test_made_keys_go_into_a_key_column_as_well(house):
-    frame = pd.concat([house.table.frame().reset_index(), pd.DataFrame({"id": [None], "title": ["new"]})], ignore_index=True)
+    frame = pd.concat(
+        [house.table.frame().reset_index(), pd.DataFrame({"id": [None], "title": ["new"]})], ignore_index=True
+    )
 
     house.table.stage(frame)
 
@@ -496,7 +523,9 @@ def test_a_frame_with_made_keys_that_is_edited_on_updates_its_new_row(house):
 
 
 def test_an_integer_key_is_never_made(tmp_path):
-    house = House(tmp_path, "create table todo (id bigint primary key, title varchar); insert into todo values (1, 'a');")
+    house = House(
+        tmp_path, "create table todo (id bigint primary key, title varchar); insert into todo values (1, 'a');"
+    )
     house.pull()
     frame = pd.concat([house.table.frame().reset_index(), pd.DataFrame({"title": ["new"]})])
 
@@ -695,7 +724,10 @@ def test_an_insert_of_a_key_that_stands_outside_the_frame_is_refused(house):
 
 
 def many(tmp_path, count):
-    house = House(tmp_path, f"{TODO}; with recursive c(i) as (select 0 union all select i + 1 from c where i < {count - 1}) insert into todo (id, n) select printf('k%04d', i), i from c;")
+    house = House(
+        tmp_path,
+        f"{TODO}; with recursive c(i) as (select 0 union all select i + 1 from c where i < {count - 1}) insert into todo (id, n) select printf('k%04d', i), i from c;",
+    )
     house.pull()
     return house
 
@@ -937,7 +969,11 @@ def test_a_frame_from_before_two_pulls_reverts_neither(house):
 
     assert house.table.get("a") == {"id": "a", "title": "oats", "done": True, "n": 100, "due": dt.date(2024, 1, 1)}
     (conflict,) = house.context.conflicts
-    assert (conflict.base["title"], conflict.mine["title"], conflict.theirs["title"]) == ("bread", "mine", "theirs again")
+    assert (conflict.base["title"], conflict.mine["title"], conflict.theirs["title"]) == (
+        "bread",
+        "mine",
+        "theirs again",
+    )
     house.context.push()
     assert house.remote()["a"] == ("oats", 1, 100, "2024-01-01")
     assert house.remote()["b"][0] == "theirs again"
@@ -960,7 +996,12 @@ def test_a_row_that_left_the_filter_is_edited_against_the_snapshot(tmp_path):
     # Nobody has seen here what changed there, so it is not overwritten: the push finds the newer version.
     assert result.counts == {"accepted": 0, "conflicts": 1, "rejected": 0}
     (conflict,) = house.context.conflicts
-    assert (conflict.mine["title"], conflict.theirs["n"], conflict.merged["title"], conflict.merged["n"]) == ("oats", 50, "oats", 50)
+    assert (conflict.mine["title"], conflict.theirs["n"], conflict.merged["title"], conflict.merged["n"]) == (
+        "oats",
+        50,
+        "oats",
+        50,
+    )
     assert house.remote()["a"] == ("milk", 0, 50, "2024-01-01")
 
 
@@ -1148,7 +1189,14 @@ def test_single_rows_are_inserted_updated_and_deleted_without_a_frame(house):
         lambda t: t.insert([{"id": "x"}, {"id": "x"}]),
         lambda t: t.update("a", id="z"),
     ],
-    ids=["update of none", "delete of none", "delete of one and none", "insert of one that is", "insert of a key twice", "a key changed"],
+    ids=[
+        "update of none",
+        "delete of none",
+        "delete of one and none",
+        "insert of one that is",
+        "insert of a key twice",
+        "a key changed",
+    ],
 )
 def test_a_single_row_that_cannot_be_is_a_key_error_and_nothing_is_staged(house, act):
     with pytest.raises(sf.KeyColumnError):
@@ -1158,7 +1206,10 @@ def test_a_single_row_that_cannot_be_is_a_key_error_and_nothing_is_staged(house,
 
 
 def test_a_column_may_be_named_key(tmp_path):
-    house = House(tmp_path, "create table todo (id text primary key, key varchar, self varchar); insert into todo values ('a', 'x', 'y');")
+    house = House(
+        tmp_path,
+        "create table todo (id text primary key, key varchar, self varchar); insert into todo values ('a', 'x', 'y');",
+    )
     house.pull()
 
     house.table.update("a", key="k", self="s")
@@ -1222,7 +1273,11 @@ def counted(house, rows):
     assert first.counts == {"insert": 100, "update": len(edited), "delete": 50}
     assert again.counts == {"insert": 0, "update": 0, "delete": 0}
     assert back.counts == {"insert": 0, "update": 1, "delete": 0}
-    assert house.context.pending.summary().loc["todo"].to_dict() == {"insert": 100, "update": len(edited) - 1, "delete": 50}
+    assert house.context.pending.summary().loc["todo"].to_dict() == {
+        "insert": 100,
+        "update": len(edited) - 1,
+        "delete": 50,
+    }
     return seconds
 
 
