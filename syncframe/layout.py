@@ -133,8 +133,8 @@ class Layout:
             f"create table {self.edits} ({edit})",
             f"create table {self.gone} ({keys}, version varchar, reason varchar, rev bigint, pulled_rev bigint)",
             f"create table {self.members} (query varchar, run bigint, {keys})",
-            f"create table {self.images} (staging bigint, {keys}, before_id varchar, left_id varchar, was_conflict boolean, "
-            f"before_there boolean, after_there boolean{self._typed('b')}{self._typed('a')})",
+            f"create table {self.images} (staging bigint, {keys}, before_id varchar, left_id varchar, "
+            f"was_conflict boolean, before_there boolean, after_there boolean{self._typed('b')}{self._typed('a')})",
             f"create table {self.kept_edits} (staging bigint, {edit})",
             f"create table {self.kept_rows} (staging bigint, {row})",
         ]
