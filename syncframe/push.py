@@ -142,6 +142,7 @@ class Push:
 
     def __init__(self, store: Store, queue: Queue, backend: Backend, url: str) -> None:
         self.store, self.queue, self.backend, self.url = store, queue, backend, url
+        self.holder = str(uuid.uuid4())
         self.accepted: list[tuple[Layout, pa.Table]] = []
         self.outcomes = self.sent = self.waiting = 0
         self._tell: Callable[[], None] = lambda: None
@@ -184,8 +185,7 @@ class Push:
             return self._result(tables, None, began, last)
         # Asked before anything is marked as sent: offline, nothing needs to count as attempted.
         belong(self.store, self.queue, self.backend, self.url)
-        holder = str(uuid.uuid4())
-        self.store.take_lease(holder, lambda: time.sleep(LEASE_POLL_S))
+        self.store.take_lease(self.holder, lambda: time.sleep(LEASE_POLL_S))
         stopped: SyncError | None = None
         try:
             with told(progress, "push", "operations") as tell:
@@ -196,7 +196,7 @@ class Push:
                 raise
             stopped = error
         finally:
-            self.store.drop_lease(holder)
+            self.store.drop_lease(self.holder)
         return self._result(tables, stopped, began, last)
 
     def _tell_outcomes(self, tell: Told, total: int) -> None:
@@ -227,6 +227,7 @@ class Push:
 
     def _next(self, tables: Collection[str] | None, number: int, last: int, is_retry: bool) -> Batch | None:
         with self.store.transaction() as cursor:
+            self.store.renew_lease(cursor, self.holder)
             return self.queue.next_batch(cursor, tables, number, last, is_retry=is_retry)
 
     def _send(self, batch: Batch) -> None:

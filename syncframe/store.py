@@ -28,6 +28,7 @@ from .schema import SYSTEM_COLUMNS, Column, Schema, quote, shown
 FORMAT = 1
 UNDO_STEPS = 20
 DELETES_MAX = 100
+LEASE = dt.timedelta(minutes=15)  # longer than any one batch takes; a dead process's lease ends at once
 SYSTEM_TYPES = {"createdAt": "TIMESTAMPTZ", "updatedAt": "TIMESTAMPTZ", "version": "VARCHAR", "deleted": "BOOLEAN"}
 _PAGE_NAMES = ("version", "deleted", "operation", "created", "updated")
 
@@ -680,9 +681,13 @@ class Store:
             cursor.run(f"delete from {META}.lease")
             cursor.run(
                 f"insert into {META}.lease values (?, ?, ?)",
-                [holder, os.getpid(), utc_now() + dt.timedelta(minutes=15)],
+                [holder, os.getpid(), utc_now() + LEASE],
             )
             return None
+
+    def renew_lease(self, cursor: Cursor, holder: str) -> None:
+        """Go on holding it: the next batch may take as long as the last."""
+        cursor.run(f"update {META}.lease set until = ? where holder = ?", [utc_now() + LEASE, holder])
 
     def drop_lease(self, holder: str) -> None:
         with self.transaction() as cursor:
@@ -861,6 +866,8 @@ def _literal(value: str) -> str:
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is a Ctrl-C to the process; the lease's end has to do
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -352,9 +352,10 @@ class Replica:
             return
         if key not in self.local or says(row, self.local[key], self.base.get(key)):
             self.settle(key, row, version)
-        elif row == self.base.get(key):
+        elif row == self.base.get(key) and (row is not None or key not in self.theirs):
             self.rebase(key, row, version)
         else:
+            # An insert in conflict stays so when the row there is deleted: it may have been sent and applied before.
             self.theirs[key] = (row, version)
 
     def resolve(self, key: str, is_mine: bool) -> None:
