@@ -133,7 +133,7 @@ MOVES = [
 ]
 
 
-@laws(40)
+@laws(30)
 @given(rows=tables, dtypes=st.sampled_from(["pandas", "pyarrow"]), moves=st.lists(st.sampled_from(MOVES), max_size=3))
 def test_law_1_an_unedited_frame_stages_nothing(rows, dtypes, moves):
     table = local_table(rows, TYPES, "things")
@@ -147,7 +147,7 @@ def test_law_1_an_unedited_frame_stages_nothing(rows, dtypes, moves):
     assert len(table.pending) == pending
 
 
-@laws(40)
+@laws(30)
 @given(before=few, after=few, seed=st.integers(0, 9))
 def test_law_2_staging_a_frame_makes_the_table_equal_to_it_and_a_second_time_nothing(before, after, seed):
     table = local_table(before)
@@ -164,7 +164,7 @@ def test_law_2_staging_a_frame_makes_the_table_equal_to_it_and_a_second_time_not
     assert not again
 
 
-@laws(25)
+@laws(18)
 @given(before=few, after=few)
 def test_law_2_undo_of_a_staging_is_its_inverse(before, after):
     table = local_table(before)
@@ -178,7 +178,7 @@ def test_law_2_undo_of_a_staging_is_its_inverse(before, after):
     assert sorted((o.kind, o.key, o.local) for o in table.pending) == sorted(queued)
 
 
-@laws(40)
+@laws(30)
 @given(
     before=few, after=few, later=few, low=st.booleans(), columns=st.sampled_from([None, ["n"], ["word"], ["n", "real"]])
 )
@@ -217,7 +217,7 @@ def as_kept(value):
     return 0.0 if isinstance(value, float) and value == 0 else value
 
 
-@laws(25)
+@laws(18)
 @given(rows=tables.filter(bool), dtypes=st.sampled_from(["pandas", "pyarrow"]))
 def test_law_8_values_survive_store_frame_edit_back_end_and_back(rows, dtypes):
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +256,7 @@ any_cell = st.one_of(
 )
 
 
-@laws(200)
+@laws(120)
 @given(column=st.sampled_from(sorted(VALUES)), value=any_cell)
 def test_law_8_any_value_in_any_column_is_kept_exactly_or_refused_naming_it(column, value):
     if column not in SHARED:
@@ -668,7 +668,7 @@ def test_law_10_two_stores_and_a_database_follow_the_rules_and_converge(seed):
 
 
 def test_law_10_in_generated_walks():
-    run_state_machine_as_test(TwoStores, settings=settings(laws(8), stateful_step_count=16))
+    run_state_machine_as_test(TwoStores, settings=settings(laws(5), stateful_step_count=12))
 
 
 @pytest.mark.full

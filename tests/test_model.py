@@ -318,7 +318,7 @@ def verdict(walk: Walk) -> str:
 def test_replicas_that_write_the_same_rows_converge(tmp_path, policy, seed):
     walk = Walk(tmp_path, seed, policy=policy, is_shared=True, rows=126)
 
-    walk.run(steps=24)
+    walk.run(steps=32)
 
     assert verdict(walk) == ""
     assert min(walk.network.counts[fate] for fate in FATES) > 0
@@ -331,7 +331,7 @@ def test_a_row_with_one_writer_ends_as_it_was_staged_last(tmp_path, policy, seed
     """Under "fail", too: nobody else wrote the row, so every conflict would be one with oneself."""
     walk = Walk(tmp_path, seed, policy=policy, is_shared=False, rows=126)
 
-    walk.run(steps=24)
+    walk.run(steps=32)
 
     assert verdict(walk) == ""
     assert min(walk.network.counts[fate] for fate in FATES) > 0

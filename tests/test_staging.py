@@ -775,6 +775,20 @@ def test_a_cell_set_back_takes_its_operation_away(house):
     assert house.staged() == [("update", "b", {"n": 9})]
 
 
+def test_an_edit_in_place_after_a_staging_does_not_reach_the_snapshot(house):
+    frame = house.table.frame()
+    frame["n"].array[0] = 7
+    frame["title"].array[0] = "oats"
+    house.table.stage(frame)
+
+    frame["n"].array[0] = 8
+    frame["title"].array[0] = "soy"
+    changes = house.table.stage(frame)
+
+    assert changes.counts == {"insert": 0, "update": 1, "delete": 0}
+    assert house.staged() == [("update", "a", {"n": 8, "title": "soy"})]
+
+
 def test_a_new_row_that_is_dropped_again_leaves_nothing(house):
     frame = pd.concat([house.table.frame(), new_rows(["g"], title=["new"])])
     house.table.stage(frame)
