@@ -659,7 +659,7 @@ def walk(seed, steps):
     return machine.seen
 
 
-@pytest.mark.parametrize("seed", [0, 1, 8, 9])
+@pytest.mark.parametrize("seed", [0, 8])
 def test_law_10_two_stores_and_a_database_follow_the_rules_and_converge(seed):
     seen = walk(seed, 40)
 
@@ -727,7 +727,7 @@ def walked(seed, policy):
 
 
 @pytest.mark.parametrize("policy", ["mine", "theirs"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_law_10_replicas_converge_and_a_row_with_one_writer_ends_as_last_staged(seed, policy):
     ends, there, pending, last = walked(seed, policy)
 
