@@ -231,12 +231,12 @@ class Push:
             return self.queue.next_batch(cursor, tables, number, last, is_retry=is_retry)
 
     def _send(self, batch: Batch) -> None:
-        operations, layout = self._operations(batch)
+        operations = _as_operations(batch)
         self.sent += len(operations)
         answered = 0
         try:
             for outcomes in self.backend.push(operations):
-                answered += self._settle(batch, layout, outcomes)
+                answered += self._settle(batch, outcomes)
         except TransientError as error:
             if not error.was_sent and not answered:
                 with self.store.transaction() as cursor:
@@ -260,38 +260,29 @@ class Push:
             batches.append(batch)
         if not batches:
             return
-        pairs = [(batch, *self._operations(batch)) for batch in batches]
-        answers = send([operations for _, operations, _ in pairs])
-        ids = {id_: pair for pair in pairs for id_ in pair[0].sent["operation_id"].to_pylist()}
+        answers = send([_as_operations(batch) for batch in batches])
+        batch_of = {id_: batch for batch in batches for id_ in batch.sent["operation_id"].to_pylist()}
         refused = any(set(o.rows["status"].to_pylist()) - {"accepted"} for o in answers)
         for outcomes in answers:
             if len(outcomes):
-                batch, _, layout = ids[outcomes.rows["operation_id"][0].as_py()]
-                self._settle(batch, layout, outcomes)
+                self._settle(batch_of[outcomes.rows["operation_id"][0].as_py()], outcomes)
         if refused:
             with self.store.transaction() as cursor:
                 for batch in batches:
                     self.queue.unmark(cursor, batch)
         self._tell()
 
-    def _operations(self, batch: Batch) -> tuple[Operations, Layout]:
-        with self.store.reading() as cursor:
-            layout = self.store.layout(cursor, batch.table)
-        wanted = operation_schema(layout.schema)
-        rows = batch.sent.select(wanted.names).cast(wanted)
-        return Operations(batch.table, layout.schema, rows), layout
-
-    def _settle(self, batch: Batch, layout: Layout, outcomes: Outcomes | pa.Table) -> int:
+    def _settle(self, batch: Batch, outcomes: Outcomes | pa.Table) -> int:
         rows = outcomes if isinstance(outcomes, pa.Table) else outcomes.rows
         if not len(rows):
             return 0
         with self.store.transaction() as cursor:
-            self.queue.settle(cursor, layout, rows, sent=batch.sent)
+            self.queue.settle(cursor, batch.layout, rows, sent=batch.sent)
             self.store.touched(cursor, batch.table, "last_push")
         self.outcomes += len(rows)
         accepted = rows.filter(pc.equal(rows["status"], "accepted"))["operation_id"].cast(pa.large_string())
         sent = batch.sent.filter(pc.is_in(batch.sent["operation_id"], value_set=accepted.combine_chunks()))
-        self.accepted.append((layout, sent))
+        self.accepted.append((batch.layout, sent))
         log.debug("push %s: %d outcomes", batch.table, len(rows))
         return len(rows)
 
@@ -327,3 +318,10 @@ class Push:
         if self.outcomes:
             log.info("%r in %.2f s", result, seconds)
         return result
+
+
+def _as_operations(batch: Batch) -> Operations:
+    """What a back end gets of a batch."""
+    schema = batch.layout.schema
+    wanted = operation_schema(schema)
+    return Operations(batch.table, schema, batch.sent.select(wanted.names).cast(wanted))

@@ -40,8 +40,12 @@ class Batch:
     shown when it is accepted and no longer in the queue.
     """
 
-    table: str
+    layout: Layout
     sent: pa.Table
+
+    @property
+    def table(self) -> str:
+        return self.layout.table
 
 
 class Queue:
@@ -199,7 +203,7 @@ class Queue:
             """
         )
         cursor.run("drop table temp.batch")
-        return Batch(layout.table, sent)
+        return Batch(layout, sent)
 
     def _sent(self, cursor: Cursor, layout: Layout, turn: str) -> pa.Table:
         changed = layout.each("case when {l} is distinct from {b} then {text} end")
@@ -219,7 +223,7 @@ class Queue:
 
     def unmark(self, cursor: Cursor, batch: Batch) -> None:
         """Say that a batch was certainly never sent: what was not attempted before is not attempted now."""
-        layout = self.store.layout(cursor, batch.table)
+        layout = batch.layout
         before = batch.sent.select(["operation_id", "attempted"])
         cursor.run(
             f"""

@@ -125,7 +125,7 @@ class Line:
         self.promises = self.inner.promises
         self.asked: list[str] = []  # the name of every call
         self.rows_read = 0
-        self.is_down = False
+        self.fault: Exception | None = None  # what every call raises
         self.answers_left: int | None = None  # None: all come through
         self.is_slow = False  # requests stay on the way
         self.on_the_way: list[Operations] = []
@@ -133,8 +133,8 @@ class Line:
 
     def _use(self, call: str) -> Any:
         self.asked.append(call)
-        if self.is_down:
-            raise TransientError("no route to the back end", was_sent=False)
+        if self.fault is not None:
+            raise self.fault
         return getattr(self.inner, call)
 
     def identity(self) -> str:
@@ -190,9 +190,9 @@ class Line:
 @contextlib.contextmanager
 def offline(line: Line) -> Iterator[None]:
     """Nothing reaches the back end."""
-    line.is_down = True
+    line.fault = TransientError("no route to the back end", was_sent=False)
     yield
-    line.is_down = False
+    line.fault = None
 
 
 @contextlib.contextmanager

@@ -327,21 +327,16 @@ def test_after_a_request_that_never_left_an_edit_folds_into_the_first(
 def test_a_push_that_is_refused_entry_leaves_all_queued(
     context: sf.SyncContext, line: Line, database: Database
 ) -> None:
-    class Closed(Line):
-        def push(self, batch: Any) -> Any:
-            raise AccessError("the token has expired", status=401)
-
     edit(context, "update")
     edit(context, "delete")
-    closed = Closed(database.url)
-    context._session.backend = closed
 
+    line.fault = AccessError("the token has expired", status=401)
     with pytest.raises(AccessError, match="expired"):
         push(context)
+    left = waiting(context), database.audit()
+    line.fault = None
 
-    assert waiting(context) == [("update", "a"), ("delete", "b")]
-    assert database.audit() == []
-    context._session.backend = line
+    assert left == ([("update", "a"), ("delete", "b")], [])
     assert push(context).ok
     assert database.audit() == [("update", "a"), ("delete", "b")]
 

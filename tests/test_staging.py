@@ -550,7 +550,7 @@ def test_keys_made_for_a_frame_that_cannot_be_written_are_not_made_twice(house, 
 
 
 def to_relation(frame):
-    return duckdb.sql("select * from frame")
+    return duckdb.connect().from_arrow(pa.Table.from_pandas(frame, preserve_index=False))
 
 
 OTHERS = {
