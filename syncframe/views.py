@@ -381,14 +381,20 @@ def settle_by(view: ConflictView, how: Callable[[Conflict], object]) -> int:
     settled = 0
     for conflict in list(view):
         try:
-            settled += _apply(conflict, how(conflict))
-        except Exception as error:
+            settled += _apply(conflict, _decided(how, conflict))
+        except SyncError as error:
             warnings.warn(
-                f"conflict on row {conflict.key!r} of {conflict.table!r} is left as it was: "
-                f"{type(error).__name__}: {error}",
+                f"conflict on row {conflict.key!r} of {conflict.table!r} is left as it was: {error.message}",
                 stacklevel=3,
             )
     return settled
+
+
+def _decided(how: Callable[[Conflict], object], conflict: Conflict) -> object:
+    try:
+        return how(conflict)
+    except Exception as error:
+        raise SyncError(f"the callable raised {type(error).__name__}: {error}") from error
 
 
 def _apply(conflict: Conflict, decision: object) -> int:
