@@ -394,7 +394,7 @@ def _decided(how: Callable[[Conflict], object], conflict: Conflict) -> object:
     try:
         return how(conflict)
     except Exception as error:
-        raise SyncError(f"the callable raised {type(error).__name__}: {error}") from error
+        raise SyncError(f"{type(error).__name__}: {error}") from error
 
 
 def _apply(conflict: Conflict, decision: object) -> int:
