@@ -24,7 +24,7 @@ from .schema import Column, Schema, as_names, type_name
 from .session import Session, expanded
 from .store import Store
 from .table import SyncTable
-from .undo import last_staging, staged_keys
+from .undo import Staging, last_call, staged_keys
 from .views import ConflictView, PendingView
 
 STATUS_COLUMNS = ["rows", "pending", "conflicts", "rejected", "last_pull", "last_push", "bytes", "promises"]
@@ -185,7 +185,7 @@ class SyncContext:
 
         Takes full, push_first, page_rows, progress and on_conflict as `SyncTable.pull` does.
         """
-        return self._session.pull_all(self._known(tables) or self.tables, **options)
+        return self._session.pull_all(self.tables if tables is None else self._known(tables) or [], **options)
 
     def sync(self, tables: str | Iterable[str] | None = None, **options: Any) -> PullResult:
         """Push, then pull."""
@@ -205,16 +205,20 @@ class SyncContext:
     def discard(self, tables: str | Iterable[str] | None = None) -> int:
         """Give up pending operations: rows go back to the last known remote ones; return on how many rows."""
         with self._store.transaction() as cursor:
-            return sum(
-                self._queue.discard(cursor, layout) for layout in self._store.layouts(cursor, self._known(tables))
-            )
+            layouts = self._store.layouts(cursor, self._known(tables))
+            rev, _ = self._store.tick(cursor)  # one call, so that one undo takes it back
+            total = sum(self._queue.discard(cursor, layout, rev=rev) for layout in layouts)
+            for layout in layouts:
+                self._session.taken_back(layout.table)
+            return total
 
     def undo(self) -> Changes:
         """Take back the last call that changed the queue, one further back at each call, up to 20.
 
         Returns
         -------
-        Changes: what that changed here; `left` names the keys that were sent or settled since and are left.
+        Changes: what that changed here (of several tables the first; the others are in its notes); `left` names
+        the keys that were sent or settled since and are left.
 
         Raises
         ------
@@ -222,16 +226,22 @@ class SyncContext:
             If there is nothing to take back.
         """
         with self._store.transaction() as cursor:
-            last = last_staging(cursor)
-            if last is None:
+            call = last_call(cursor)
+            if not call:
                 raise SyncError("there is nothing to take back", hint="ctx.history shows what was done")
-            layout = self._store.layout(cursor, last.table)
-            keys = staged_keys(cursor, layout, last.staging)
-            before = self._shown(cursor, layout.table, keys)
-            left = self._queue.undo(cursor, last)
-            changes = diff(before, self._shown(cursor, layout.table, keys), layout.schema)
-            changes.left.extend(left)
-            return changes
+            first, *others = [self._undo(cursor, part) for part in call]
+            first.notes.extend(f"and in table {p.table!r}: {c!r}" for p, c in zip(call[1:], others, strict=True))
+            return first
+
+    def _undo(self, cursor: Cursor, part: Staging) -> Changes:
+        layout = self._store.layout(cursor, part.table)
+        keys = staged_keys(cursor, layout, part.staging)
+        before = self._shown(cursor, part.table, keys)
+        left = self._queue.undo(cursor, part)
+        changes = diff(before, self._shown(cursor, part.table, keys), layout.schema)
+        changes.left.extend(left)
+        self._session.taken_back(part.table)
+        return changes
 
     def _shown(self, cursor: Any, table: str, keys: pa.Table) -> pa.Table:
         layout = self._store.layout(cursor, table)
@@ -252,14 +262,15 @@ class SyncContext:
         QueryError
             If it is not one query, or DuckDB refuses it.
         """
-        with self._store.reading() as cursor:
+        known = ", ".join(self._store.tables()) or "none yet"
+        with self._store.looking() as cursor:
             try:
                 _check_reads(cursor.connection, query)
                 return _frame(cursor.arrow(query))
-            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
-                raise QueryError(
-                    str(error), hint=f"the tables here are {', '.join(self._store.tables()) or 'none yet'}"
-                ) from error
+            except duckdb.FatalException:
+                raise
+            except duckdb.Error as error:  # DuckDB itself refuses what writes: a WITH may do so
+                raise QueryError(str(error), hint=f"the tables here are {known}") from error
 
     def status(self) -> pd.DataFrame:
         """One row for each table: rows, pending, conflicts, rejected, last pull, last push, bytes, promises."""

@@ -52,6 +52,8 @@ class Changes:
         Where these rows stand in the frame.
     left
         The operations that an undo left alone, because their rows were sent or settled since.
+    notes
+        What the user should know, in words.
     """
 
     schema: Schema
@@ -63,6 +65,7 @@ class Changes:
     inserted_at: Positions
     updated_at: Positions
     left: list[Any] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -136,11 +139,12 @@ class Changes:
         return operations.add_column(0, "ord", pa.array(np.arange(len(operations))))
 
     def __repr__(self) -> str:
-        return "\n".join([_headline(self), *(f"  {what}: {text}" for what, text in _described(self))])
+        return "\n".join([_headline(self), *(f"  {what}: {text}" for what, text in _described(self)), *self.notes])
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{escape(what)}</th><td>{escape(text)}</td></tr>" for what, text in _described(self))
-        return f"<p>{escape(_headline(self))}</p>" + (f"<table>{rows}</table>" if rows else "")
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<p>{escape(_headline(self))}</p>" + (f"<table>{rows}</table>" if rows else "") + notes
 
 
 def diff(base: pa.Table, edited: pa.Table, schema: Schema, *, deletes: bool = True) -> Changes:

@@ -31,6 +31,7 @@ except ImportError:  # Windows: waiting works without the turnstile, only less f
 
 MEMORY = ":memory:"
 POLL_S = 0.002
+_SQLITE = b"SQLite format 3\0"
 _HOLDER = re.compile(r"lock is held in (.*?) \(PID (\d+)\)")
 _BROKEN = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException)
 
@@ -85,6 +86,7 @@ class StoreFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._refuse_sqlite()
         self._lock = threading.RLock()
         self._depth = 0
         self._in_transaction = False
@@ -142,9 +144,9 @@ class StoreFile:
             if self._in_transaction:
                 yield cursor
                 return
-            cursor.run("begin")
-            self._in_transaction = True
             try:
+                self._in_transaction = True  # first: stopped behind the statement, it is rolled back
+                cursor.run("begin")
                 yield cursor
                 cursor.run("commit")
             except BaseException:
@@ -153,6 +155,20 @@ class StoreFile:
                 raise
             finally:
                 self._in_transaction = False
+
+    @contextlib.contextmanager
+    def looking(self, lock_timeout_s: float) -> Iterator[Cursor]:
+        """Hold the file for a query of the user's: DuckDB itself refuses what writes."""
+        with self.held(lock_timeout_s) as cursor:
+            if self._in_transaction:
+                yield cursor
+                return
+            try:
+                cursor.run("begin transaction read only")
+                yield cursor
+            finally:
+                with contextlib.suppress(duckdb.Error):
+                    cursor.run("rollback")
 
     def relation(self, statement: str, lock_timeout_s: float) -> duckdb.DuckDBPyRelation:
         """A lazy relation; the file stays held by this process until it is dropped."""
@@ -177,6 +193,7 @@ class StoreFile:
         self._connection.execute("set timezone = 'UTC'")
         self._connection.execute("set arrow_large_buffer_size = true")
         self._connection.execute("set enable_progress_bar = false")
+        self._connection.execute("set autoinstall_known_extensions = false")  # the local file asks the network nothing
         if folder:  # by default it is `.tmp` in the working directory
             self._connection.execute(f"set temp_directory = {_text(os.path.join(folder, '.syncframe-tmp'))}")  # noqa: PTH118
 
@@ -199,10 +216,19 @@ class StoreFile:
         self._connection.execute("use store")
         self._attached = True
 
+    def _refuse_sqlite(self) -> None:
+        file = Path(self.path)
+        if file.is_file() and file.open("rb").read(len(_SQLITE)) == _SQLITE:
+            raise StoreError(
+                f"{self.path} is a SQLite database: a back end, not a store",
+                hint=f'connect("sqlite:///{self.path}", store="another file")',
+            )
+
     def _attach_file(self, until: float, lock_timeout_s: float) -> None:
+        self._let_go()  # what a call that was stopped half-way has left
         while True:
             try:
-                self._connection.execute(f"attach {_text(self.path)} as store")
+                self._connection.execute(f"attach {_text(self.path)} as store (type duckdb)")
                 return
             except duckdb.Error as error:
                 if "lock" not in str(error).lower():
@@ -214,9 +240,12 @@ class StoreFile:
     def _detach(self) -> None:
         if not self._attached or self.path == MEMORY:
             return
+        self._attached = False  # first: stopped half-way, the next call begins anew
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._connection.execute("use memory")
-        self._connection.execute("detach store")
-        self._attached = False
+        self._connection.execute("detach database if exists store")
 
     @contextlib.contextmanager
     def _turnstile(self, until: float, lock_timeout_s: float) -> Iterator[None]:

@@ -12,13 +12,15 @@ from functools import cached_property
 
 from .schema import Schema, quote
 
-META, ROWS, EDITS, GONE, MEMBERS, IMAGES = (
+SCHEMAS = META, ROWS, EDITS, GONE, MEMBERS, IMAGES, KEPT_EDITS, KEPT_ROWS = (
     "syncframe_meta",
     "syncframe_rows",
     "syncframe_edits",
     "syncframe_gone",
     "syncframe_members",
     "syncframe_images",
+    "syncframe_kept_edits",
+    "syncframe_kept_rows",
 )
 
 
@@ -34,8 +36,8 @@ class Layout:
         self.gone = f"{GONE}.{name}"
         self.members = f"{MEMBERS}.{name}"
         self.images = f"{IMAGES}.{name}"
-        self.kept_edits = f"{IMAGES}.{quote(table + ' edits')}"
-        self.kept_rows = f"{IMAGES}.{quote(table + ' rows')}"
+        self.kept_edits = f"{KEPT_EDITS}.{name}"
+        self.kept_rows = f"{KEPT_ROWS}.{name}"
         self.view = f"main.{name}"
 
     @cached_property

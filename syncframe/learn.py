@@ -116,6 +116,14 @@ def _refresh_same(cursor: Cursor, layout: Layout) -> None:
             """
         )
     cursor.run("drop table wider")
+    # Nor was the remote of a conflict learnt with them.
+    cursor.run(
+        f"""
+        update {layout.edits} e set rev = e.rev{layout.also("{r} = m.{p}")} from meeting m
+        where {layout.on("e", "m")} and not e.follower and e.has_remote and not e.remote_deleted
+          and m.act = 'same' and not m.deleted and m.version is not distinct from e.remote_version
+        """
+    )
 
 
 def _behind(cursor: Cursor, layout: Layout, rev: int) -> None:

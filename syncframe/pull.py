@@ -101,7 +101,8 @@ class PullResult:
             text += f"; held back by a transaction open for {self.held_back_s:.0f} s"
         if self.skipped:
             text += f"; never pulled: {', '.join(self.skipped)}"
-        return "\n".join([text, *self.notes])
+        before = [f"before it, {self.pushed!r}"] if self.pushed is not None and self.pushed.did_anything else []
+        return "\n".join([text, *before, *self.notes])
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -181,14 +182,22 @@ class Pull:
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
         self.query = stored
         if since is None:
-            self.query = replace(stored, run=stored.run + 1, sweeping=True, checkpoint=None)
+            self.query = replace(stored, run=self._claimed_run(stored), sweeping=True, checkpoint=None)
         asked = Query(self.condition, tuple(schema.names), self.page_rows)
         tracked = True
-        for page in self.backend.pull(self.table, asked, since, self._others(schema)):
+        for page in self.backend.pull(self.table, asked, since, self._others()):
             self._apply(result, page, mode)
             tracked = page.checkpoint is not None
             tell(result.rows, None, f"pull {self.table}")
         self._finish(result, mode, tracked)
+
+    def _claimed_run(self, stored: StoredQuery) -> int:
+        """A run of its own: two full pulls at once would each take the other's rows for its own."""
+        with self.store.transaction() as cursor:
+            known = [q for q in self.store.queries(cursor, self.table) if q.name == stored.name]
+            run = max((q.run for q in known), default=0) + 1
+            self.store.claim_run(cursor, self.table, stored.name, run)
+            return run
 
     def _restored(self) -> StoredQuery:
         """The query as the store has it now: the push before may have reset checkpoints."""
@@ -196,12 +205,12 @@ class Pull:
             known = {q.name: q for q in self.store.queries(cursor, self.table)}
         return known.get(self.stored.name, self.stored)
 
-    def _others(self, schema: Schema) -> list[Query]:
+    def _others(self) -> list[Query]:
         """The table's other stored queries, so that a leaver can say which of them its row still matches."""
         with self.store.reading() as cursor:
             queries = self.store.queries(cursor, self.table)
         return [
-            Query(None if q.where is None else parse(q.where, schema), None, self.page_rows)
+            Query(None if q.where is None else parse(q.where, self.there), None, self.page_rows)
             for q in queries
             if q.name != self.query.name
         ]
@@ -221,6 +230,7 @@ class Pull:
                 self._learn_absent(cursor, layout, rev, result, met, mode)
             self.query = replace(self.query, checkpoint=page.checkpoint and str(page.checkpoint), complete=False)
             self.store.put_query(cursor, self.table, self.query, None)
+            self.store.drop_loaded(cursor)
 
     def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
         came = cursor.one("select count(*) from incoming")
@@ -300,6 +310,7 @@ class Pull:
                 self._drop_strays(cursor, layout, rev, result, gone)
             self.query = replace(self.query, complete=True, sweeping=False)
             self.store.put_query(cursor, self.table, self.query, utc_now())
+            self.store.drop_loaded(cursor)
             was_tracked = self.store._state(cursor, self.table)
             self.store.touched(cursor, self.table, "last_pull", tracked)
             if (

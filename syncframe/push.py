@@ -33,6 +33,7 @@ from .views import Conflict, ConflictView, PendingView, sent_operation, settle_b
 
 POLICY_ROUNDS = 5
 LEASE_POLL_S = 0.05
+WORDS_SHOWN = 3
 
 log = logging.getLogger("syncframe")
 
@@ -105,6 +106,11 @@ class PushResult:
         return {"accepted": len(self.accepted), "conflicts": 0, "rejected": 0, **self._counts}
 
     @property
+    def did_anything(self) -> bool:
+        """Something was sent, or waits for a decision."""
+        return any(self.counts.values()) or self.stopped_by is not None
+
+    @property
     def ok(self) -> bool:
         """Nothing is left of what was asked."""
         return self.stopped_by is None and not self.left
@@ -120,21 +126,37 @@ class PushResult:
         waiting = self.left - counts["conflicts"] - counts["rejected"]
         if self.stopped_by is not None:
             text += f"; stopped by {type(self.stopped_by).__name__}: {self.stopped_by.message}"
-        return text + (f"; {waiting} still queued" if waiting > 0 else "")
+        text += f"; {waiting} still queued" if waiting > 0 else ""
+        return "\n".join([text, *self._explained()])
+
+    def _explained(self) -> list[str]:
+        """Why operations were rejected, the first few; and where to look."""
+        rejected = self.rejected
+        lines = [f"  rejected: {op.kind} of {op.table} {op.key!r}: {op.error}" for op in rejected[:WORDS_SHOWN]]
+        if rejected:
+            lines.append("  ctx.pending has them; edit the row, or revert it; push(retry_rejected=True) sends it again")
+        if self.counts["conflicts"]:
+            lines.append(
+                "  ctx.conflicts has base, mine and theirs; keep_mine(), take_theirs() or resolve(...) settles them"
+            )
+        return lines
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        return f"<p>{escape(repr(self))}</p>"
+        return "".join(f"<p>{escape(line)}</p>" for line in repr(self).splitlines())
 
 
-def belong(store: Store, queue: Queue, backend: Backend, url: str) -> None:
-    """Ask the back end who it is, and refuse another one than before while operations are pending."""
+def belong(store: Store, queue: Queue, backend: Backend, url: str) -> str | None:
+    """Ask the back end who it is, and refuse another one than before while operations are pending.
+
+    Returns words for the user where it is another one and nothing was pending.
+    """
     identity = getattr(backend, "identity", None)
     aliases = getattr(backend, "aliases", None)
     with store.reading() as cursor:
         pending = queue.pending(cursor)
-    store.belong(identity() if identity else url, aliases() if aliases else (), url, pending)
+    return store.belong(identity() if identity else url, aliases() if aliases else (), url, pending)
 
 
 class Push:
@@ -153,6 +175,7 @@ class Push:
         *,
         until: int | None = None,
         policy: object = "fail",
+        settled: Collection[str] | None = None,
         atomic: bool = False,
         retry_rejected: bool = False,
         progress: object = None,
@@ -167,6 +190,8 @@ class Push:
             The last place in the queue to send; None: all that stand there now.
         policy
             "fail", "mine", "theirs" or a callable, for the conflicts of these tables, those that stand already too.
+        settled
+            The tables that the policy is for; None: all whose operations are sent.
         atomic
             All or nothing, where the back end can.
 
@@ -178,6 +203,7 @@ class Push:
             If the store belongs to another back end.
         """
         began = time.monotonic()
+        self.settled = tables if settled is None else settled
         with self.store.transaction() as cursor:
             last = self.queue.last_place(cursor, tables) if until is None else until
             waiting = self.waiting = self.queue.pending(cursor, tables)
@@ -210,11 +236,11 @@ class Push:
             if retry_rejected:
                 for layout in self.store.layouts(cursor, tables):
                     self.queue.retry(cursor, layout)
-        self.settle_conflicts(tables, policy)
+        self.settle_conflicts(self.settled, policy)
         for _ in range(POLICY_ROUNDS):
             (self._send_atomic if atomic else self._send_ready)(tables, number, last)
             # What a policy settles goes out in the same push; a row that clashes again and again is left.
-            if not self.settle_conflicts(tables, policy):
+            if not self.settle_conflicts(self.settled, policy):
                 return
 
     def _send_ready(self, tables: Collection[str] | None, number: int, last: int) -> None:
@@ -239,8 +265,7 @@ class Push:
                 answered += self._settle(batch, outcomes)
         except TransientError as error:
             if not error.was_sent and not answered:
-                with self.store.transaction() as cursor:
-                    self.queue.unmark(cursor, batch)
+                self._unmark([batch])
             raise
         if answered < len(batch.sent):
             raise BackendError(
@@ -260,17 +285,25 @@ class Push:
             batches.append(batch)
         if not batches:
             return
-        answers = send([_as_operations(batch) for batch in batches])
+        try:
+            answers = send([_as_operations(batch) for batch in batches])
+        except TransientError as error:
+            if not error.was_sent:
+                self._unmark(batches)
+            raise
         batch_of = {id_: batch for batch in batches for id_ in batch.sent["operation_id"].to_pylist()}
         refused = any(set(o.rows["status"].to_pylist()) - {"accepted"} for o in answers)
         for outcomes in answers:
             if len(outcomes):
                 self._settle(batch_of[outcomes.rows["operation_id"][0].as_py()], outcomes)
         if refused:
-            with self.store.transaction() as cursor:
-                for batch in batches:
-                    self.queue.unmark(cursor, batch)
+            self._unmark(batches)
         self._tell()
+
+    def _unmark(self, batches: Sequence[Batch]) -> None:
+        with self.store.transaction() as cursor:
+            for batch in batches:
+                self.queue.unmark(cursor, batch)
 
     def _settle(self, batch: Batch, outcomes: Outcomes | pa.Table) -> int:
         rows = outcomes if isinstance(outcomes, pa.Table) else outcomes.rows
@@ -316,7 +349,7 @@ class Push:
         }
         result = PushResult(accepted, stopped, seconds, left, _counts=counts, **views)
         if self.outcomes:
-            log.info("%r in %.2f s", result, seconds)
+            log.info("%s in %.2f s", repr(result).splitlines()[0], seconds)
         return result
 
 

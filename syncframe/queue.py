@@ -76,9 +76,16 @@ class Queue:
         """Let the remote rows in `hit` meet the operations on their keys; see `learn.learn`."""
         return learn(self.store, cursor, layout, rev, mode)
 
-    def discard(self, cursor: Cursor, layout: Layout, keys: pa.Table | None = None, action: str = "discard") -> int:
+    def discard(
+        self,
+        cursor: Cursor,
+        layout: Layout,
+        keys: pa.Table | None = None,
+        action: str = "discard",
+        rev: int | None = None,
+    ) -> int:
         """Give up operations, of a whole table or of the keys named; see `undo.discard`."""
-        return undo.discard(self.store, cursor, layout, keys, action)
+        return undo.discard(self.store, cursor, layout, keys, action, rev)
 
     def undo(self, cursor: Cursor, last: undo.Staging) -> list[Any]:
         """Take back a call that changed the queue; see `undo.undo`."""
@@ -86,15 +93,19 @@ class Queue:
 
     # -- resolve
 
-    def resolve(self, cursor: Cursor, layout: Layout, chosen: pa.Table, action: str = "resolve") -> list[Any]:
+    def resolve(
+        self, cursor: Cursor, layout: Layout, chosen: pa.Table, action: str = "resolve", rev: int | None = None
+    ) -> list[Any]:
         """Settle conflicts by chosen rows; return the keys whose remote is a newer one than was looked at.
 
         Parameters
         ----------
         chosen
             The key as k_*, the chosen row as n_*, now_deleted, and looked_at: the remote version that was seen.
+        rev
+            The revision that the call makes, where it settles more than these.
         """
-        rev, _ = self.store.tick(cursor)
+        rev = self.store.tick(cursor)[0] if rev is None else rev
         cursor.run(
             f"""
             create or replace temp table meeting as
@@ -113,16 +124,23 @@ class Queue:
         self._settle_chosen(cursor, layout, rev, action)
         return late
 
-    def take_theirs(self, cursor: Cursor, layout: Layout, keys: pa.Table | None) -> int:
+    def take_theirs(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
         """Settle conflicts by the remote rows, all of them or those named; return how many."""
-        return self._resolve_all(cursor, layout, keys, "h.{r}", "h.remote_deleted", "take theirs")
+        return self._resolve_all(cursor, layout, keys, "h.{r}", "h.remote_deleted", "take theirs", rev)
 
-    def keep_mine(self, cursor: Cursor, layout: Layout, keys: pa.Table | None) -> int:
+    def keep_mine(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
         """Settle conflicts by laying the cells that mine changed over the remote rows; return how many."""
-        return self._resolve_all(cursor, layout, keys, rules.kept_mine(), "m.deleted", "keep mine")
+        return self._resolve_all(cursor, layout, keys, rules.kept_mine(), "m.deleted", "keep mine", rev)
 
     def _resolve_all(
-        self, cursor: Cursor, layout: Layout, keys: pa.Table | None, value: str, deleted: str, action: str
+        self,
+        cursor: Cursor,
+        layout: Layout,
+        keys: pa.Table | None,
+        value: str,
+        deleted: str,
+        action: str,
+        rev: int | None,
     ) -> int:
         only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
         tables = {} if keys is None else {"only_keys": keys}
@@ -137,7 +155,7 @@ class Queue:
             **tables,
         )
         if len(chosen):
-            self.resolve(cursor, layout, chosen, action)
+            self.resolve(cursor, layout, chosen, action, rev)
         return len(chosen)
 
     def _settle_chosen(self, cursor: Cursor, layout: Layout, rev: int, action: str) -> None:
@@ -145,7 +163,10 @@ class Queue:
         if rows:
             stage.keep_conflicts(cursor, layout, rev, "meeting")
             # What is chosen is given, all of it: an insert over a deleted row sends the whole row.
-            cursor.run(f"update meeting set first_given = '{layout.all_bits}'::bit where deleted and not now_deleted")
+            cursor.run(
+                f"update meeting set first_given = '{layout.all_bits}'::bit "
+                "where deleted and not now_deleted and base_there"
+            )
             write_meeting(self.store, cursor, layout, rev)
             cursor.run(
                 f"""
@@ -288,6 +309,7 @@ class Queue:
                    coalesce({given("deleted", "boolean")}, false) as deleted,
                    {given("created", "timestamptz")} as created, {given("updated", "timestamptz")} as updated{values}
             from answers o join {layout.edits} e on e.id = o.operation_id and not e.follower
+            where e.attempted  -- else another call has learnt what became of it, and this answer is late
             """,
             answers=outcomes,
         )

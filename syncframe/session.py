@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 import weakref
@@ -36,7 +37,12 @@ class Session:
         self.on_conflict = on_conflict
         self.backend = open_backend(url, **options) if isinstance(url, str) else url
         self.url = redacted(url) if isinstance(url, str) else (type(url).__name__ if url is not None else "no back end")
+        if isinstance(url, str) and same_file(str(getattr(self.backend, "path", "")), store.path):
+            raise SyncError(
+                f"{store.path} is named as the back end and as the store", hint="give the store a file of its own"
+            )
         self._oldest: dict[str, int] = {}
+        self._taken_back: dict[str, int] = {}
         self._made: list[weakref.ref[object]] = []
 
     # -- what was handed out
@@ -47,6 +53,13 @@ class Session:
     def oldest(self, table: str) -> int | None:
         """The store's revision when this process handed out its oldest frame of a table; None if it did not."""
         return self._oldest.get(table)
+
+    def taken_back(self, table: str) -> None:
+        """Remember that edits were taken back now: frames that were staged before still show them."""
+        self._taken_back[table] = self.store.revision()
+
+    def was_taken_back_since(self, table: str, revision: int) -> bool:
+        return self._taken_back.get(table, 0) > revision
 
     def new_key(self) -> str:
         return str(uuid.uuid4())
@@ -76,7 +89,7 @@ class Session:
             If this context was made without one.
         """
         if self.backend is None:
-            raise SyncError("this context has no back end", hint='connect("https://...", store=...)')
+            raise SyncError("this context has no back end", hint='connect("sqlite:///...", store=...)')
         return self.backend
 
     def policy(self, given: object) -> object:
@@ -101,6 +114,7 @@ class Session:
         *,
         until: int | None = None,
         on_conflict: object = None,
+        settled: Collection[str] | None = None,
         atomic: bool = False,
         retry_rejected: bool = False,
         progress: object = None,
@@ -110,7 +124,13 @@ class Session:
             waiting = self.queue.pending(cursor, tables)
         backend = self.asked() if waiting else self.backend
         return Push(self.store, self.queue, backend, self.url).run(  # type: ignore[arg-type]
-            tables, until=until, policy=policy, atomic=atomic, retry_rejected=retry_rejected, progress=progress
+            tables,
+            until=until,
+            policy=policy,
+            settled=settled,
+            atomic=atomic,
+            retry_rejected=retry_rejected,
+            progress=progress,
         )
 
     def pull(
@@ -136,9 +156,10 @@ class Session:
         pull = Pull(self.store, self.queue, backend, table)
         pull.prepare(where, columns, query_id)
         pushed = self._push_before(table, policy, progress) if push_first else None
-        belong(self.store, self.queue, backend, self.url)
+        moved = belong(self.store, self.queue, backend, self.url)
         result = pull.run(full=full, page_rows=page_rows, progress=progress)
         result.pushed = pushed
+        result.notes += [moved] if moved else []
         if policy != "fail":
             Push(self.store, self.queue, backend, self.url).settle_conflicts([table], policy)
             with self.store.reading() as cursor:
@@ -151,7 +172,7 @@ class Session:
             last = self.queue.last_place(cursor, [table])
         if not last:
             return None
-        result = self.push(None, until=last, on_conflict=policy, progress=progress)
+        result = self.push(None, until=last, on_conflict=policy, settled=[table], progress=progress)
         if result.stopped_by is not None:
             raise result.stopped_by
         return result
@@ -181,8 +202,9 @@ class Session:
 
     def resync(self, table: str, progress: object) -> PullResult:
         result = self.pull_all([table], full=True, push_first=False, progress=progress)
-        with self.store.transaction() as cursor:
-            result.deleted += self.store.drop_strays(cursor, self.store.layout(cursor, table))
+        if not result.skipped:
+            with self.store.transaction() as cursor:
+                result.deleted += self.store.drop_strays(cursor, self.store.layout(cursor, table))
         return result
 
     def close(self) -> None:
@@ -198,6 +220,10 @@ def redacted(url: str) -> str:
         return url
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, _SECRET.sub(r"\1=...", "?" + parts.query)[1:], ""))
+
+
+def same_file(one: str, other: str) -> bool:
+    return other != ":memory:" and os.path.realpath(one) == os.path.realpath(other)
 
 
 def expanded(path: object) -> str:

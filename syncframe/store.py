@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .errors import BackendError, PendingError, SchemaError, StoreError
+from .errors import BackendError, PendingError, QueryError, SchemaError, StoreError
 from .file import MEMORY, Cursor, StoreFile
-from .layout import EDITS, GONE, IMAGES, MEMBERS, META, ROWS, Layout
+from .layout import META, SCHEMAS, Layout
 from .query import Condition, parse, to_duckdb
 from .schema import SYSTEM_COLUMNS, Column, Schema, quote, shown
 
@@ -105,6 +105,12 @@ class Store:
             yield cursor
 
     @contextlib.contextmanager
+    def looking(self) -> Iterator[Cursor]:
+        """Hold the file for a query of the user's, which may write nothing."""
+        with self.file.looking(self.lock_timeout_s) as cursor:
+            yield cursor
+
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[Cursor]:
         with self.file.transaction(self.lock_timeout_s) as cursor:
             yield cursor
@@ -129,7 +135,7 @@ class Store:
             )
 
     def _create(self, cursor: Cursor) -> None:
-        for schema in (META, ROWS, EDITS, GONE, MEMBERS, IMAGES, "syncframe"):
+        for schema in (*SCHEMAS, "syncframe"):
             cursor.run(f"create schema {schema}")
         cursor.run(
             f"""create table {META}.store (store_id varchar, format integer, backend varchar, url varchar,
@@ -187,8 +193,8 @@ class Store:
         identity: str | None = cursor.one(f"select backend from {META}.store")
         return identity
 
-    def belong(self, identity: str, aliases: Collection[str], url: str, pending: int) -> None:
-        """Remember which back end this store belongs to.
+    def belong(self, identity: str, aliases: Collection[str], url: str, pending: int) -> str | None:
+        """Remember which back end this store belongs to; return words where it is another one than before.
 
         Parameters
         ----------
@@ -207,10 +213,10 @@ class Store:
         with self.transaction() as cursor:
             known, known_url = cursor.rows(f"select backend, url from {META}.store")[0]
             if known == identity:
-                return
+                return None
             if known in aliases:
                 cursor.run(f"update {META}.store set backend = ?, url = ?", [identity, url])
-                return
+                return None
             if known is not None and pending:
                 raise PendingError(
                     f"{pending} operations are pending for {known_url} ({known}), and this is {url} ({identity})",
@@ -219,6 +225,7 @@ class Store:
             if known is not None:
                 self._forget_checkpoints(cursor)
             cursor.run(f"update {META}.store set backend = ?, url = ?", [identity, url])
+            return None if known is None else f"this store belonged to {known_url}; its rows are those of {url} now"
 
     def _forget_checkpoints(self, cursor: Cursor) -> None:
         # Places in another back end's order of changes mean nothing here; the rows are compared by a full pull.
@@ -317,6 +324,9 @@ class Store:
         gone = [name for name in old.names if name not in new]
         retyped = [n for n in old.names if n in new and (old[n].type, n in old.key) != (new[n].type, n in new.key)]
         if old.key != new.key or gone or retyped:
+            if self._is_empty(cursor, Layout(table, old)):
+                self._remake(cursor, Layout(table, old), Layout(table, new))
+                return
             raise SchemaError(
                 f"table {table!r} has changed at the back end: columns gone {shown(gone) or 'none'}, "
                 f"of another type {shown(retyped) or 'none'}, key {old.key} -> {new.key}",
@@ -325,7 +335,24 @@ class Store:
         added = [column for column in new.value_columns if column.name not in old]
         if added or old.values != new.values:
             self._rebuild(cursor, Layout(table, old), Layout(table, new), added)
-            cursor.run(f"update {META}.queries set checkpoint = null, complete = false where table_name = ?", [table])
+            self._restart_queries(cursor, table)
+
+    def _is_empty(self, cursor: Cursor, layout: Layout) -> bool:
+        count: int = cursor.one(f"select (select count(*) from {layout.rows}) + (select count(*) from {layout.edits})")
+        return count == 0
+
+    def _remake(self, cursor: Cursor, old: Layout, new: Layout) -> None:
+        """Make the parts of a table anew, of which nothing is here."""
+        self.forget_queries(cursor, old.table)
+        self._forget_undo(cursor, old.table)
+        cursor.run(f"update {META}.tables set schema = ? where name = ?", [new.schema.to_json(), new.table])
+        create_views(cursor, [layout for layout in self.layouts(cursor) if layout.table != new.table])
+        cursor.run(f"drop view {old.view}")
+        for part in old.parts():
+            cursor.run(f"drop table {part}")
+        for statement in new.definitions():
+            cursor.run(statement)
+        create_views(cursor, self.layouts(cursor))
 
     def _rebuild(self, cursor: Cursor, old: Layout, new: Layout, added: Sequence[Column]) -> None:
         letters = {old.rows: "v", old.edits: "lr", old.images: "ba", old.kept_edits: "lr", old.kept_rows: "v"}
@@ -341,16 +368,11 @@ class Store:
             cursor.run(f"update {part} set given = ({text})::bit")
         cursor.run(f"update {META}.tables set schema = ? where name = ?", [new.schema.to_json(), new.table])
         create_views(cursor, self.layouts(cursor))
+        self._forget_undo(cursor, new.table)
 
-    def drop(self, cursor: Cursor, table: str) -> None:
-        """Forget a table wholly."""
-        layout = self.layout(cursor, table)
-        self.forget_queries(cursor, table)
-        cursor.run(f"delete from {META}.tables where name = ?", [table])
-        cursor.run(f"drop view if exists {layout.view}")
-        create_views(cursor, self.layouts(cursor))
-        for part in layout.parts():
-            cursor.run(f"drop table {part}")
+    def _forget_undo(self, cursor: Cursor, table: str) -> None:
+        # An image does not know columns that came later: taken back, it would say NULL in them.
+        cursor.run(f'update {META}.history set can_undo = false where "table" = ?', [table])
 
     def set_together(self, table: str, groups: Sequence[Sequence[str]]) -> None:
         with self.transaction() as cursor:
@@ -431,6 +453,12 @@ class Store:
             [table, query.name, query.query_id, query.where, query.checkpoint, query.complete, query.run,
              query.sweeping, pulled_at],
         )  # fmt: skip
+
+    def claim_run(self, cursor: Cursor, table: str, name: str, run: int) -> None:
+        cursor.run(f"update {META}.queries set run = ? where table_name = ? and name = ?", [run, table, name])
+
+    def _restart_queries(self, cursor: Cursor, table: str) -> None:
+        cursor.run(f"update {META}.queries set checkpoint = null, complete = false where table_name = ?", [table])
 
     def forget_queries(self, cursor: Cursor, table: str) -> None:
         # The checkpoints go first: if rows went and a checkpoint stayed, they would never be asked for again.
@@ -605,6 +633,11 @@ class Store:
         self.load_leavers(cursor, layout, leavers)
         return cursor.arrow(f"select {_as_names(layout)} from leaving semi join {layout.edits} e using ({layout.keys})")
 
+    def drop_loaded(self, cursor: Cursor) -> None:
+        """Drop what a page was loaded into: it holds memory, and would hide a table of that name."""
+        for name in ("incoming", "hit", "leaving"):
+            cursor.run(f"drop table if exists temp.{name}")
+
     def depart(self, cursor: Cursor, layout: Layout, rev: int, reason: str) -> int:
         """Take the keys in `departing` out of the rows, those with an operation excepted."""
         cursor.run(
@@ -628,8 +661,11 @@ class Store:
 
     def purge(self, cursor: Cursor, layout: Layout, where: str | None, *, drop_edits: bool) -> int:
         """Drop rows and all checkpoints of a table; return how many rows went."""
-        self.forget_queries(cursor, layout.table)
-        cursor.run(f"delete from {layout.members}")
+        if where is None:
+            self.forget_queries(cursor, layout.table)
+            cursor.run(f"delete from {layout.members}")
+        else:  # the rows that stay belong to their queries still, which are read in full the next time
+            self._restart_queries(cursor, layout.table)
         statement, parameters = self.select(layout, layout.schema.key, parsed(where, layout.schema))
         keys = ", ".join(f"{quote(name)} as {quote('k_' + name)}" for name in layout.schema.key)
         cursor.run(f"create or replace temp table departing as select {keys} from ({statement})", parameters)
@@ -638,6 +674,7 @@ class Store:
             if where is None:  # deletes that wait are not shown, and go as well
                 cursor.run(f"{all_of_it} anti join departing d using ({layout.keys})")
             cursor.run(f"delete from {layout.edits} e using departing d where {layout.on('e', 'd')}")
+        cursor.run(f"delete from {layout.members} m using departing d where {layout.on('m', 'd')}")
         rev, _ = self.tick(cursor)
         total = self.depart(cursor, layout, rev, "purged")
         self.record(cursor, "purge", layout.table, total, where)
@@ -687,6 +724,10 @@ class Store:
 
     def renew_lease(self, cursor: Cursor, holder: str) -> None:
         """Go on holding it: the next batch may take as long as the last."""
+        if cursor.one(f"select count(*) from {META}.lease where holder = ?", [holder]) == 0:
+            raise StoreError(
+                f"another process has begun to push from the store {self.path}", hint="let it finish, then push again"
+            )
         cursor.run(f"update {META}.lease set until = ? where holder = ?", [utc_now() + LEASE, holder])
 
     def drop_lease(self, holder: str) -> None:
@@ -706,6 +747,8 @@ def unknown_schema(table: str) -> SchemaError:
 
 
 def parsed(where: str | None, schema: Schema) -> Condition | None:
+    if where is not None and not isinstance(where, str):
+        raise QueryError(f"where={where!r} is no SQL condition", hint="a text such as \"month = 1 and origin = 'JFK'\"")
     return None if where is None else parse(where, schema)
 
 
@@ -734,7 +777,8 @@ def create_views(cursor: Cursor, layouts: Sequence[Layout]) -> None:
     _view(cursor, "errors", [_errors_view(layout) for layout in layouts], _ERRORS_EMPTY)
     cursor.run(
         f"""create or replace view syncframe.checkpoints as
-            select table_name, query_id, filter, pulled_at, complete, checkpoint from {META}.queries"""
+            select table_name, query_id, filter, pulled_at, complete, checkpoint from {META}.queries
+            where complete or checkpoint is not null"""
     )
     cursor.run(
         f"""create or replace view syncframe.history as

@@ -40,7 +40,7 @@ from .frame import (
 )
 from .layout import Layout
 from .pull import PullResult
-from .schema import Schema, as_names, shown
+from .schema import Schema, as_names, quote, shown
 from .store import shown_rows, system_names, unknown_schema
 from .views import ConflictView, PendingView, key_of, key_table
 
@@ -231,10 +231,10 @@ class SyncTable:
 
     # -- stage
 
-    def diff(self, frame: object, *, base: object = None) -> Changes:
+    def diff(self, frame: object, *, base: object = None, extra: Literal["error", "ignore"] = "error") -> Changes:
         """Preview what staging `frame` would queue; see `stage`."""
         with self._store.transaction() as cursor:
-            return self._prepare(cursor, frame, base, "error", deletes=True).changes
+            return self._prepare(cursor, frame, base, extra, deletes=True).changes
 
     def stage(
         self,
@@ -340,6 +340,11 @@ class SyncTable:
         _check_system(edited, snapshot.rows, schema)
         base = _table_part(snapshot.rows, schema)
         changes = diff(base, edited.rows, schema, deletes=deletes)
+        if self._session.was_taken_back_since(self.name, snapshot.revision):
+            changes.notes.append(
+                "edits of this table were taken back after this frame was taken or staged, and are not staged again; "
+                'stage(frame, base="current") stages the frame as it stands'
+            )
         return Prepared(edited, changes, base, snapshot, snapshot.revision, _held(base, schema), text, guards=True)
 
     def _from_base(
@@ -438,7 +443,7 @@ class SyncTable:
         """Keys of rows that left this store after a revision and are not shown."""
         return cursor.arrow(
             f"""
-            select {", ".join(f'"k_{n}" as "{n}"' for n in layout.schema.key)} from {layout.gone}
+            select {", ".join(quote("k_" + n) + " as " + quote(n) for n in layout.schema.key)} from {layout.gone}
             anti join ({shown_rows(layout)}) s using ({layout.keys}) where {which} > {revision}
             """
         )
@@ -483,17 +488,20 @@ class SyncTable:
         """
         with self._store.transaction() as cursor:
             layout = self._store.layout(cursor, self.name)
-            parts = [make_keys(normalise(part, layout.schema), layout.schema, self._session.new_key).rows
-                     for part in _by_columns(rows, layout.schema)]  # fmt: skip
-            keys = pa.concat_tables([part.select(list(layout.schema.key)) for part in parts]) if parts else None
-            if keys is None:
+            places, frames = _by_columns(rows, layout.schema)
+            if not frames:
                 return []
+            parts = [self._with_keys(frame, layout.schema) for frame in frames]
+            order = np.argsort(np.concatenate([p for p in places if p is not None] or [np.arange(len(parts[0]))]))
+            keys = pa.concat_tables([part.select(list(layout.schema.key)) for part in parts]).take(pa.array(order))
             self._refuse_present(cursor, layout, keys)
-            changes = [diff(_nothing(layout.schema, part), part, layout.schema) for part in parts]
-            operations = pa.concat_tables([c.operations() for c in changes])
-            self._stage_now(cursor, layout, operations, "insert")
+            operations = pa.concat_tables([diff(part.slice(0, 0), part, layout.schema).operations() for part in parts])
+            self._stage_now(cursor, layout, operations.take(pa.array(order)), "insert")
         made = _key_list(keys, layout.schema)
         return made[0] if isinstance(rows, Mapping) else made
+
+    def _with_keys(self, frame: object, schema: Schema) -> pa.Table:
+        return make_keys(normalise(frame, schema), schema, self._session.new_key).rows
 
     def update(self, key: Any, values: Mapping[str, Any] | None = None, /, **columns: Any) -> None:
         """Stage changed cells of one row.
@@ -546,7 +554,7 @@ class SyncTable:
         """The rows of these keys as they are here, with their versions."""
         names = (*layout.schema.names, VERSION_COLUMN)
         statement, _ = self._store.select(layout, names, None)
-        on = " and ".join(f'r."{n}" = o."k_{n}"' for n in layout.schema.key)
+        on = " and ".join(f"r.{quote(n)} = o.{quote('k_' + n)}" for n in layout.schema.key)
         return declared(
             cursor.arrow(f"select r.* from ({statement}) r semi join only_keys o on {on}", only_keys=keys),
             layout.schema,
@@ -583,14 +591,19 @@ class SyncTable:
         with self._store.transaction() as cursor:
             layout = self._store.layout(cursor, self.name)
             listed = None if keys is None else key_table(layout, keys if isinstance(keys, list) else [keys])
-            return self._queue.discard(cursor, layout, listed, action="revert")
+            reverted = self._queue.discard(cursor, layout, listed, action="revert")
+            self._session.taken_back(self.name)
+            return reverted
 
     def discard(self) -> int:
         """Give up all pending operations of this table: rows go back to the last known remote ones."""
         return self.revert()
 
     def keep_together(self, *columns: str) -> None:
-        """Merge these columns as one, such as latitude and longitude; remembered in the store."""
+        """Merge these columns as one, such as latitude and longitude; remembered in the store.
+
+        `Conflict.merged` and `Conflict.columns` go by it.
+        """
         schema = self.schema
         _checked_columns(columns, schema)
         state = self._store.state(self.name)
@@ -701,22 +714,20 @@ def _key_list(rows: pa.Table, schema: Schema) -> list[Any]:
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def _nothing(schema: Schema, like: pa.Table) -> pa.Table:
-    return like.slice(0, 0)
-
-
-def _by_columns(rows: object, schema: Schema) -> list[object]:
-    """Rows as frames, those with the same columns together: what a row does not give is not given."""
+def _by_columns(rows: object, schema: Schema) -> tuple[list[np.ndarray | None], list[object]]:
+    """Rows as frames, those with the same columns together, and their places: what a row does not give is not given."""
     if not isinstance(rows, (Mapping, list, tuple)):
-        return [rows]
+        return [None], [rows]
     listed = [rows] if isinstance(rows, Mapping) else list(rows)
     wrong = [row for row in listed if not isinstance(row, Mapping)]
     if wrong:
         raise SchemaError(
             f"a row is a mapping column -> value, not a {type(wrong[0]).__name__}", hint="insert({'id': ..., ...})"
         )
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for row in listed:
-        full = {**({schema.key[0]: None} if len(schema.key) == 1 else {}), **row}
-        groups.setdefault(tuple(full), []).append(full)
-    return [object_frame(group) for group in groups.values()]
+    empty = dict.fromkeys(schema.key) if len(schema.key) == 1 else {}  # a key of one column is made
+    full = [{**empty, **row} for row in listed]
+    groups: dict[frozenset[str], list[int]] = {}
+    for place, row in enumerate(full):
+        groups.setdefault(frozenset(row), []).append(place)
+    frames = [object_frame([full[place] for place in places]) for places in groups.values()]
+    return [np.array(places) for places in groups.values()], list(frames)

@@ -27,13 +27,22 @@ class Staging:
     table: str
 
 
-def discard(store: Store, cursor: Cursor, layout: Layout, keys: pa.Table | None = None, action: str = "discard") -> int:
+def discard(
+    store: Store,
+    cursor: Cursor,
+    layout: Layout,
+    keys: pa.Table | None = None,
+    action: str = "discard",
+    rev: int | None = None,
+) -> int:
     """Give up operations, of a whole table or of the keys named; return on how many rows.
+
+    `rev` is the revision that the call makes, where it gives up more than these.
 
     One that was never sent goes; behind one whose answer is unknown its inverse is queued; a row in
     conflict becomes the remote that is known.
     """
-    rev, _ = store.tick(cursor)
+    rev = store.tick(cursor)[0] if rev is None else rev
     tables = {} if keys is None else {"only_keys": keys}
     only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
     cursor.run(
@@ -117,12 +126,15 @@ def _invert_attempted(store: Store, cursor: Cursor, layout: Layout, rev: int) ->
         _stage_inverse(store, cursor, layout, operations)
 
 
-def last_staging(cursor: Cursor) -> Staging | None:
-    """The last call that can be taken back."""
+def last_call(cursor: Cursor) -> list[Staging]:
+    """The last call that can be taken back, by table; empty if there is none."""
     rows = cursor.rows(
-        f'select staging, action, "table" from {META}.history where can_undo order by staging desc limit 1'
+        f"""
+        select staging, action, "table" from {META}.history
+        where can_undo and staging = (select max(staging) from {META}.history where can_undo) order by "table"
+        """
     )
-    return Staging(*rows[0]) if rows else None
+    return [Staging(*row) for row in rows]
 
 
 def staged_keys(cursor: Cursor, layout: Layout, staging: int) -> pa.Table:
@@ -136,7 +148,9 @@ def undo(store: Store, cursor: Cursor, last: Staging) -> list[Any]:
     stays; a row that was in conflict is put back as it was, if nothing has come since.
     """
     layout = store.layout(cursor, last.table)
-    cursor.run(f"update {META}.history set can_undo = false where staging = ?", [last.staging])
+    cursor.run(
+        f'update {META}.history set can_undo = false where staging = ? and "table" = ?', [last.staging, last.table]
+    )
     reopened, late = _reopen(cursor, layout, last.staging)
     operations, left = _inverse(cursor, layout, last.staging)
     if len(operations):

@@ -45,7 +45,7 @@ class PendingView:
         return (operation for _, operation in merged)
 
     def __getitem__(self, table: str) -> PendingView:
-        return PendingView(self._store, self._queue, [table])
+        return PendingView(self._store, self._queue, [_known(self._store, table)])
 
     def _of(self, table: str) -> Iterator[tuple[int, Operation]]:
         last = -1
@@ -133,7 +133,7 @@ class PendingView:
         return f"<p>Pending: {len(self)} operations</p>{self.summary().to_html()}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Conflict:
     """A pending operation that has learned of a remote row it could not be merged with.
 
@@ -157,6 +157,15 @@ class Conflict:
     first: Row | None = field(default=None, repr=False)
     together: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     _view: ConflictView | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        cells = "; ".join(
+            f"{name}: base {_short(base)}, mine {_short(mine)}, theirs {_short(theirs)}"
+            for _, _, name, base, mine, theirs in _conflict_cells(self)
+            if self.mine is not None and self.theirs is not None
+        )
+        gone = "deleted here, edited there" if self.mine is None else "edited here, deleted there"
+        return f"Conflict({self.table!r}, {self.key!r}: {cells or gone})"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -230,8 +239,15 @@ class ConflictView:
 
     def __getitem__(self, wanted: str | tuple[str, Any]) -> Any:
         """`[table]`: the conflicts of a table; `[table, key]`: that one."""
+        if (
+            isinstance(wanted, str)
+            and self._tables is not None
+            and len(self._tables) == 1
+            and wanted not in self._tables
+        ):
+            wanted = (next(iter(self._tables)), wanted)  # of one table's conflicts, a key
         if isinstance(wanted, str):
-            return ConflictView(self._store, self._queue, [wanted])
+            return ConflictView(self._store, self._queue, [_known(self._store, wanted)])
         table, key = wanted[0], wanted[1] if len(wanted) == 2 else tuple(wanted[1:])
         with self._store.reading() as cursor:
             found = self._read(cursor, self._store.layout(cursor, table), [key])
@@ -313,9 +329,10 @@ class ConflictView:
             return self._settle_column(side, table, column, where)
         tables = self._tables if table is None else [table]
         with self._store.transaction() as cursor:
-            layouts = self._store.layouts(cursor, tables)
+            rev, _ = self._store.tick(cursor)  # one call, so that one undo opens them again
             return sum(
-                self._settle_in(cursor, layout, side, self._matching(cursor, layout, where)) for layout in layouts
+                self._settle_in(cursor, layout, side, self._matching(cursor, layout, where), rev)
+                for layout in self._store.layouts(cursor, tables)
             )
 
     def _settle_column(self, side: str, table: str | None, column: str, where: str | None) -> int:
@@ -333,8 +350,10 @@ class ConflictView:
         found = cursor.arrow(statement, parameters)
         return found.rename_columns([f"k_{name}" for name in layout.schema.key])
 
-    def _settle_in(self, cursor: Cursor, layout: Layout, side: str, keys: pa.Table | None) -> int:
-        return (self._queue.keep_mine if side == "mine" else self._queue.take_theirs)(cursor, layout, keys)
+    def _settle_in(
+        self, cursor: Cursor, layout: Layout, side: str, keys: pa.Table | None, rev: int | None = None
+    ) -> int:
+        return (self._queue.keep_mine if side == "mine" else self._queue.take_theirs)(cursor, layout, keys, rev)
 
     def _settle(self, table: str, keys: Sequence[Any], side: str, versions: Sequence[str | None]) -> list[Any]:
         """Settle the conflicts named; return the keys of those that a newer remote has overtaken."""
@@ -369,6 +388,13 @@ class ConflictView:
 
     def _repr_html_(self) -> str:
         return f"<p>Conflicts: {len(self)}</p>{self.frame().head(SHOWN_ROWS).to_html()}"
+
+
+def _known(store: Store, table: str) -> str:
+    tables = store.tables()
+    if table not in tables:
+        raise SyncError(f"table {table!r} is not in this store", hint=f"it has {shown(tables) or 'none yet'}")
+    return table
 
 
 def settle_by(view: ConflictView, how: Callable[[Conflict], object]) -> int:
@@ -502,6 +528,10 @@ def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
     if fitted.missing_keys.size:
         raise KeyColumnError(f"a key of {layout.table!r} is empty", hint=_KEY_HINT)
     return fitted.rows.rename_columns([f"k_{name}" for name in fitted.rows.column_names])
+
+
+def _short(value: Any) -> str:
+    return "NULL" if value is None else f"{value!r:.40}"
 
 
 def _cells(operation: Operation) -> list[tuple[Any, ...]]:

@@ -536,7 +536,7 @@ def emptied_table(w):
 
 
 def dropped_column(w):
-    w.write("create table sizes (id text primary key, n bigint, m bigint)")
+    w.write("create table sizes (id text primary key, n bigint, m bigint); insert into sizes values ('a', 1, 1)")
     w.ctx["sizes"].pull()
     w.write("alter table sizes drop column n")
     yield sf.SchemaError, "table 'sizes' has changed at the back end", "columns gone 'n'", "ctx['sizes'].purge()"
@@ -544,7 +544,7 @@ def dropped_column(w):
 
 
 def retyped_column(w):
-    w.write("create table sizes (id text primary key, n bigint)")
+    w.write("create table sizes (id text primary key, n bigint); insert into sizes values ('a', 1)")
     w.ctx["sizes"].pull()
     w.write("drop table sizes; create table sizes (id text primary key, n double)")
     yield sf.SchemaError, "table 'sizes' has changed at the back end", "of another type 'n'", "ctx['sizes'].purge()"
