@@ -311,7 +311,7 @@ class Pull:
             self.query = replace(self.query, complete=True, sweeping=False)
             self.store.put_query(cursor, self.table, self.query, utc_now())
             self.store.drop_loaded(cursor)
-            was_tracked = self.store._state(cursor, self.table)
+            was_tracked = self.store.state(self.table)
             self.store.touched(cursor, self.table, "last_pull", tracked)
             if (
                 not tracked

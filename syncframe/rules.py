@@ -1,7 +1,7 @@
 """The rules of the queue as SQL: what is to be done with a staged edit, and with an operation that meets a row.
 
-Pure text over the columns of two temporary tables of `queue`: `judged` (an edit beside what is shown and what
-it builds on) and `meeting` (a remote row beside the operations on its key).  The letters before a column name
+Pure text over the columns of two temporary tables: `judged` of `stage` (an edit beside what is shown and what it
+builds on) and `joined` of `learn` (a remote row beside the operations on its key).  The letters before a column name
 are those of `layout`.
 """
 

@@ -1,9 +1,9 @@
 """The local store: the rows as last known from the back end, their queries, and what the file remembers.
 
 Rows, queue and checkpoint that belong together change in one transaction.  One rule keeps operations
-what they are: the row of a key that has an edit is written by the queue (rebase and settle) only; every
-other statement on rows says `anti join edits`, for an operation's kind follows from whether its base is
-there.
+what they are: the row of a key that has an edit is written by the queue (rebase, settle, giving up) only;
+a page, a sweep or a leaver says `anti join edits`, for an operation's kind follows from whether its base
+is there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from .errors import BackendError, PendingError, QueryError, SchemaError, StoreError
 from .file import MEMORY, Cursor, StoreFile
-from .layout import META, SCHEMAS, Layout
+from .layout import META, SCHEMAS, Layout, literal
 from .query import Condition, parse, to_duckdb
 from .schema import SYSTEM_COLUMNS, Column, Schema, quote, shown
 
@@ -830,7 +830,7 @@ def _pending_view(layout: Layout) -> str:
     whole = "{'column': null::varchar, 'base': null::varchar, 'local': null::varchar}"
     changed = f"list_filter([{', '.join(cells)}], lambda x: x is not null)" if cells else "[]"
     return f"""
-        select {_literal(layout.table)} as "table", key, kind, cell.column as "column", cell.base as base,
+        select {literal(layout.table)} as "table", key, kind, cell.column as "column", cell.base as base,
                cell.local as local, staged_at, attempted, error, sequence
         from (select {key_text(layout)} as key, kind, staged_at, attempted, error_message as error, sequence,
                      unnest(case when kind = 'update' then {changed} else [{whole}] end) as cell
@@ -844,7 +844,7 @@ def _conflicts_view(layout: Layout) -> str:
         "then {{'column': {text}, 'base': r.{v}::varchar, 'mine': m.{l}::varchar, 'theirs': h.{r}::varchar}} end"
     )
     return f"""
-        select {_literal(layout.table)} as "table", key, cell.column as "column", cell.base as base,
+        select {literal(layout.table)} as "table", key, cell.column as "column", cell.base as base,
                cell.mine as mine, cell.theirs as theirs
         from (select {key_text(layout, "h.")} as key,
                      unnest(list_filter([{", ".join(cells) or "null"}], lambda x: x is not null)) as cell
@@ -856,7 +856,7 @@ def _conflicts_view(layout: Layout) -> str:
 
 def _errors_view(layout: Layout) -> str:
     return f"""
-        select {_literal(layout.table)} as "table", {key_text(layout)} as key, kind, error_code as code,
+        select {literal(layout.table)} as "table", {key_text(layout)} as key, kind, error_code as code,
                error_column as "column", error_message as message, staged_at
         from ({operations_source(layout)}) where error_code is not null
     """
@@ -903,10 +903,6 @@ def _taken(source: str, column: Column) -> str:
     if column.family == "float":
         return f"case when isnan({source}) then null else {source}::{column.store} end"
     return f"{source}::{column.store}"
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _is_alive(pid: int) -> bool:

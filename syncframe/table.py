@@ -406,7 +406,7 @@ class SyncTable:
                 "and its snapshot is gone",
                 hint='take a new frame, or say what it is compared with: stage(frame, base=...) or base="current"',
             )
-        return edited.filter(pa.array(_mask(len(edited), at, keep=False)))
+        return edited.filter(_without(len(edited), at))
 
     def _from_rows(self, cursor: Cursor, schema: Schema, edited: Edited, now: int, *, is_current: bool) -> Prepared:
         """Case 3: no token; may insert and update, never delete."""
@@ -703,10 +703,11 @@ def _with_system(rows: pa.Table, edited: Edited) -> pa.Table:
     return rows
 
 
-def _mask(length: int, at: np.ndarray, *, keep: bool) -> np.ndarray:
-    mask = np.full(length, not keep)
-    mask[at] = keep
-    return mask
+def _without(length: int, at: np.ndarray) -> pa.Array:
+    """A mask that leaves these rows out."""
+    mask = np.full(length, True)
+    mask[at] = False
+    return pa.array(mask)
 
 
 def _key_list(rows: pa.Table, schema: Schema) -> list[Any]:

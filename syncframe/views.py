@@ -269,7 +269,7 @@ class ConflictView:
                 return
 
     def _read(self, cursor: Cursor, layout: Layout, keys: Sequence[Any] | None, after: int = -1) -> list[Conflict]:
-        state = self._store._state(cursor, layout.table)
+        state = self._store.state(layout.table)
         together = state.together if state else ()
         only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
         tables = {"only_keys": key_table(layout, keys)} if keys is not None else {}
