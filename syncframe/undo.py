@@ -212,19 +212,25 @@ def _inverse(cursor: Cursor, layout: Layout, staging: int) -> tuple[pa.Table, li
 
 
 def _reopen(cursor: Cursor, layout: Layout, staging: int) -> tuple[int, list[Any]]:
-    """Put conflicts back as they were before that call, where nothing has come since."""
+    """Put conflicts back as they were before that call, where neither the row nor its remote is a newer one since."""
     cursor.run(
         f"""
         create or replace temp table reopening as
-        select u.*, case when u.left_id is null then e.id is null
-                         else e.id = u.left_id and e.rev <= {staging} and not e.attempted end
-                    and coalesce(r.rev, 0) <= {staging} and coalesce(r.pulled_rev, 0) <= {staging} as is_free
+        select u.*, coalesce(
+                   case when u.left_id is null then e.id is null
+                        else e.id = u.left_id and not e.attempted
+                             and (not e.has_remote or e.remote_version is not distinct from k.remote_version) end
+                   and case when r.rev is null then k.remote_deleted or b.rev is null
+                            else r.version is not distinct from k.remote_version
+                                 or r.version is not distinct from b.version end, false) as is_free
         from (select {layout.keys}, left_id from {layout.images} where staging = {staging} and was_conflict) u
+        left join (select * from {layout.kept_edits} where staging = {staging} and not follower) k
+            on {layout.on("k", "u")}
+        left join (select * from {layout.kept_rows} where staging = {staging}) b on {layout.on("b", "u")}
         left join {layout.lasts} e on {layout.on("e", "u")}
         left join {layout.rows} r on {layout.on("r", "u")}
         """
     )
-    cursor.run("update reopening set is_free = false where is_free is null")
     free = "(select * from reopening where is_free)"
     for part, kept in ((layout.edits, layout.kept_edits), (layout.rows, layout.kept_rows)):
         cursor.run(f"delete from {part} e using {free} g where {layout.on('e', 'g')}")
