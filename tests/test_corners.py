@@ -222,3 +222,43 @@ def test_another_back_end_with_nothing_pending_is_said(database, tmp_path):
     result = sf.connect(other.url, store=store)["todo"].pull(query_id="all")
 
     assert "this store belonged to" in result.notes[0]
+
+
+def test_keep_mine_of_an_insert_whose_rival_was_deleted_leaves_the_defaults_to_the_back_end(database):
+    context = synced(database.url)
+    context["todo"].insert({"id": "z", "title": "new", "list": "home"})
+    database.run("insert into todo (id, title) values ('z', 'other')")
+    context.push()
+    database.run("delete from todo where id = 'z'")
+    context["todo"].pull(query_id="all", push_first=False)
+
+    context.conflicts["todo", "z"].keep_mine()
+    context.push()
+
+    assert database.rows("select title, list, n, stars from todo where id = 'z'") == [("new", "home", None, 3)]
+
+
+def test_an_atomic_push_that_was_certainly_not_sent_leaves_nothing_attempted(database):
+    class Unplugged(Line):
+        def push_atomic(self, batches):
+            raise sf.TransientError("offline", was_sent=False)
+
+    context = synced(Unplugged(open_backend(database.url)))
+    context["todo"].update("a", n=9)
+
+    with pytest.raises(sf.TransientError):
+        context.push(atomic=True)
+
+    assert [operation.attempted for operation in context.pending] == [False]
+
+
+def test_a_resync_of_a_table_that_was_never_pulled_keeps_its_rows(database):
+    context = sf.connect(database.url, store=":memory:")
+    table = context.table("lists", {"id": "VARCHAR", "name": "VARCHAR"})
+    table.insert({"id": "new", "name": "New"})
+    context.push()
+
+    result = table.resync()
+
+    assert result.skipped == ["lists"]
+    assert table.get("new") == {"id": "new", "name": "New"}
