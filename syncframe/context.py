@@ -17,10 +17,10 @@ from .diff import Changes, diff
 from .errors import QueryError, SyncError
 from .file import Cursor
 from .frame import declared, to_pandas
-from .layout import META, literal
+from .layout import META
 from .pull import PullResult
 from .push import PushResult
-from .schema import Column, Schema, as_names, type_name
+from .schema import Column, Schema, as_names, literal, type_name
 from .session import Session, expanded
 from .store import Store
 from .table import SyncTable

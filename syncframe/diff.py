@@ -201,8 +201,7 @@ def guard(changes: Changes, snapshot_rows: int, max_deletes: int | None) -> None
         Says how many of how many, and the three ways out.
     """
     deletes = len(changes.deleted)
-    share = max(DELETES_ALWAYS, snapshot_rows // DELETES_SHARE)
-    allowed = min(DELETES_MAX, share) if max_deletes is None else max_deletes
+    allowed = deletes_allowed(snapshot_rows) if max_deletes is None else max_deletes
     is_everything = deletes == snapshot_rows > 1 and (max_deletes is None or max_deletes < snapshot_rows)
     if deletes <= allowed and not is_everything:
         return
@@ -213,6 +212,11 @@ def guard(changes: Changes, snapshot_rows: int, max_deletes: int | None) -> None
         hint=f'if rows were only left out: deletes="ignore", or stage the whole frame; '
         f"if they are to go: max_deletes={deletes}",
     )
+
+
+def deletes_allowed(rows: int) -> int:
+    """How many of so many rows may go without a word."""
+    return min(DELETES_MAX, max(DELETES_ALWAYS, rows // DELETES_SHARE))
 
 
 def refuse_repeated(keys: pa.Table) -> None:

@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from .errors import StoreError
+from .schema import literal
 
 try:
     import fcntl
@@ -195,7 +196,7 @@ class StoreFile:
         self._connection.execute("set enable_progress_bar = false")
         self._connection.execute("set autoinstall_known_extensions = false")  # the local file asks the network nothing
         if folder:  # by default it is `.tmp` in the working directory
-            self._connection.execute(f"set temp_directory = {_text(os.path.join(folder, '.syncframe-tmp'))}")  # noqa: PTH118
+            self._connection.execute(f"set temp_directory = {literal(os.path.join(folder, '.syncframe-tmp'))}")  # noqa: PTH118
 
     def _enter(self, until: float, lock_timeout_s: float) -> None:
         if not self._attached:
@@ -218,7 +219,11 @@ class StoreFile:
 
     def _refuse_sqlite(self) -> None:
         file = Path(self.path)
-        if file.is_file() and file.open("rb").read(len(_SQLITE)) == _SQLITE:
+        if not file.is_file():
+            return
+        with file.open("rb") as opened:
+            is_sqlite = opened.read(len(_SQLITE)) == _SQLITE
+        if is_sqlite:
             raise StoreError(
                 f"{self.path} is a SQLite database: a back end, not a store",
                 hint=f'connect("sqlite:///{self.path}", store="another file")',
@@ -228,7 +233,7 @@ class StoreFile:
         self._let_go()  # what a call that was stopped half-way has left
         while True:
             try:
-                self._connection.execute(f"attach {_text(self.path)} as store (type duckdb)")
+                self._connection.execute(f"attach {literal(self.path)} as store (type duckdb)")
                 return
             except duckdb.Error as error:
                 if "lock" not in str(error).lower():
@@ -292,7 +297,3 @@ class StoreFile:
             f"the store {self.path} cannot be read or written: {text}",
             hint="is it a DuckDB file, is there space on the disk, may this user write there?",
         )
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

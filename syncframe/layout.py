@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import cached_property
 
-from .schema import Schema, quote
+from .schema import Schema, literal, quote
 
 SCHEMAS = META, ROWS, EDITS, GONE, MEMBERS, IMAGES, KEPT_EDITS, KEPT_ROWS = (
     "syncframe_meta",
@@ -146,8 +146,3 @@ class Layout:
 
     def _typed(self, letter: str) -> str:
         return "".join(f", {quote(f'{letter}_{c.name}')} {c.store}" for c in self.schema.value_columns)
-
-
-def literal(value: str) -> str:
-    """A SQL text literal."""
-    return "'" + value.replace("'", "''") + "'"

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from .backends.base import Backend, Checkpoint, Page
+from .diff import deletes_allowed
 from .errors import CheckpointLost, DeleteGuardError, QueryError, StoreError
 from .file import Cursor
 from .frame import matched
@@ -29,7 +30,7 @@ from .push import PushResult
 from .query import Condition, Query, parse
 from .queue import Queue
 from .schema import Schema
-from .store import DELETES_MAX, Store, StoredQuery, query_name, utc_now
+from .store import Store, StoredQuery, query_name, utc_now
 
 PAGE_ROWS = 10_000
 HELD_BACK_S = 60.0
@@ -165,8 +166,7 @@ class Pull:
         text = None if condition is None else condition.text
         name = (text or "all") if query_id is True else query_id or None
         with self.store.reading() as cursor:
-            known = {q.name: q for q in self.store.queries(cursor, self.table)}
-        found = known.get(query_name(name, text))
+            found = self.store.query(cursor, self.table, query_name(name, text))
         if found is None:
             return StoredQuery(query_name(name, text), name, text, None, False, 0, False)
         if found.where != text:
@@ -194,16 +194,15 @@ class Pull:
     def _claimed_run(self, stored: StoredQuery) -> int:
         """A run of its own: two full pulls at once would each take the other's rows for its own."""
         with self.store.transaction() as cursor:
-            known = [q for q in self.store.queries(cursor, self.table) if q.name == stored.name]
-            run = max((q.run for q in known), default=0) + 1
+            known = self.store.query(cursor, self.table, stored.name)
+            run = 1 if known is None else known.run + 1
             self.store.claim_run(cursor, self.table, stored.name, run)
             return run
 
     def _restored(self) -> StoredQuery:
         """The query as the store has it now: the push before may have reset checkpoints."""
         with self.store.reading() as cursor:
-            known = {q.name: q for q in self.store.queries(cursor, self.table)}
-        return known.get(self.stored.name, self.stored)
+            return self.store.query(cursor, self.table, self.stored.name) or self.stored
 
     def _others(self) -> list[Query]:
         """The table's other stored queries, so that a leaver can say which of them its row still matches."""
@@ -235,9 +234,7 @@ class Pull:
     def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
         came = cursor.one("select count(*) from incoming")
         cursor.run(f"create or replace temp table hit as {_met(layout)}")
-        counts = self.store.put(
-            cursor, layout, f"(from incoming anti join {layout.edits} e using ({layout.keys}))", rev
-        )
+        counts = self.store.put(cursor, layout, _unmet(layout), rev)
         for name, count in counts.items():
             setattr(result, name, getattr(result, name) + count)
         self.store.remember_members(cursor, layout, self.query)
@@ -289,8 +286,8 @@ class Pull:
 
     def _check_run(self, cursor: Cursor) -> None:
         """Two full pulls of one query at once would each take the other's rows for gone."""
-        runs = [q.run for q in self.store.queries(cursor, self.table) if q.name == self.query.name]
-        if runs and runs[0] > self.query.run:
+        known = self.store.query(cursor, self.table, self.query.name)
+        if known is not None and known.run > self.query.run:
             raise StoreError(
                 f"another process began to pull this query of {self.table!r}",
                 hint="let it finish; its rows are yours too",
@@ -341,15 +338,13 @@ class Pull:
         # What was written here since was not asked for.
         newer = f"select 1 from {layout.rows} r where {layout.on('r', 'i')} and r.rev > {gone.revision}"
         cursor.run(f"delete from incoming i where exists ({newer})")
-        counts = self.store.put(
-            cursor, layout, f"(from incoming anti join {layout.edits} e using ({layout.keys}))", rev
-        )
+        counts = self.store.put(cursor, layout, _unmet(layout), rev)
         result.updated += counts["updated"]
         result.deleted += counts["deleted"]
 
     def _guard_empty(self, cursor: Cursor, layout: Layout) -> None:
         held, came = self.store.missed(cursor, layout, self.query)
-        if not came and held > min(DELETES_MAX, max(10, held // 5)):
+        if not came and held > deletes_allowed(held):
             raise DeleteGuardError(
                 f"the pull of {self.table!r} came back empty where {held} rows were; nothing was removed",
                 hint=f"if they are meant to be gone: ctx[{self.table!r}].purge(), then pull again",
@@ -365,6 +360,11 @@ class Pull:
                 "; ".join(result.notes) or None,
             )
         log.info("pull %s: %d rows in %d requests, %.2f s", self.table, result.rows, result.requests, result.seconds)
+
+
+def _unmet(layout: Layout) -> str:
+    """The pulled rows that no operation waits for: they go in as a set."""
+    return f"(from incoming anti join {layout.edits} e using ({layout.keys}))"
 
 
 def _met(layout: Layout) -> str:

@@ -285,6 +285,11 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(value: str) -> str:
+    """A SQL text literal, where a statement cannot take a parameter."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def type_name(given: object) -> tuple[str, tuple[str, ...]]:
     """The name in TYPES of a type given as text, Arrow type, pandas dtype or Python class, and an ENUM's labels.
 

@@ -21,15 +21,13 @@ import pyarrow as pa
 
 from .errors import BackendError, PendingError, QueryError, SchemaError, StoreError
 from .file import MEMORY, Cursor, StoreFile
-from .layout import META, SCHEMAS, Layout, literal
+from .layout import META, SCHEMAS, Layout
 from .query import Condition, parse, to_duckdb
-from .schema import SYSTEM_COLUMNS, Column, Schema, quote, shown
+from .schema import SYSTEM_COLUMNS, Column, Schema, literal, quote, shown
 
 FORMAT = 1
 UNDO_STEPS = 20
-DELETES_MAX = 100
 LEASE = dt.timedelta(minutes=15)  # longer than any one batch takes; a dead process's lease ends at once
-SYSTEM_TYPES = {"createdAt": "TIMESTAMPTZ", "updatedAt": "TIMESTAMPTZ", "version": "VARCHAR", "deleted": "BOOLEAN"}
 _PAGE_NAMES = ("version", "deleted", "operation", "created", "updated")
 
 
@@ -445,6 +443,9 @@ class Store:
             [table],
         )
         return [StoredQuery(*row) for row in rows]
+
+    def query(self, cursor: Cursor, table: str, name: str) -> StoredQuery | None:
+        return next((query for query in self.queries(cursor, table) if query.name == name), None)
 
     def put_query(self, cursor: Cursor, table: str, query: StoredQuery, pulled_at: dt.datetime | None) -> None:
         cursor.run(f"delete from {META}.queries where table_name = ? and name = ?", [table, query.name])

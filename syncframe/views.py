@@ -16,6 +16,7 @@ import pyarrow as pa
 from .conflict import merge
 from .errors import KeyColumnError, SchemaError, SyncError
 from .file import Cursor
+from .frame import hand_out, normalise, object_frame
 from .layout import Layout
 from .operation import Operation, Refusal, Row, same
 from .queue import Queue
@@ -96,8 +97,6 @@ class PendingView:
                              "staged_at": "datetime64[us, UTC]"})  # fmt: skip
 
     def _wide(self) -> pd.DataFrame:
-        from .frame import hand_out
-
         with self._store.reading() as cursor:
             layouts = [
                 lay for lay in self._store.layouts(cursor, self._tables) if self._queue.counts(cursor, lay)["pending"]
@@ -368,8 +367,6 @@ class ConflictView:
 
     def _choose(self, table: str, chosen: Sequence[tuple[Conflict, dict[str, Any]]]) -> list[Any]:
         """Settle conflicts by given cells; return the keys that a newer remote has overtaken or that stand no more."""
-        from .frame import normalise, object_frame
-
         with self._store.transaction() as cursor:
             layout = self._store.layout(cursor, table)
             rows = [_chosen_row(layout, conflict, values) for conflict, values in chosen]
@@ -513,8 +510,6 @@ def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
         raise KeyColumnError(
             f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})", hint=_KEY_HINT
         )
-    from .frame import normalise
-
     columns = {
         n: pd.Series([_parts(layout, key)[i] for key in keys], dtype=object) for i, n in enumerate(layout.schema.key)
     }

@@ -13,7 +13,7 @@ in 17 digits, bytes in hex.
 from __future__ import annotations
 
 from ..errors import SchemaError
-from ..schema import quote
+from ..schema import literal, quote
 from .sql import DATABASE, SETTINGS, Session, Table
 
 EVENTS = ("insert", "update", "rekey", "delete")
@@ -58,17 +58,12 @@ def untrack_statements(session: Session, table: Table) -> list[str]:
     return [*statements, _forget(table) if others else f"drop table {SETTINGS}"]
 
 
-def _text(value: str) -> str:
-    """A text literal: what `track` shows is to run as it stands."""
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _settings_row(name: str) -> str:
-    return f"insert or ignore into {SETTINGS} values ({_text(name)}, lower(hex(randomblob(16))), 0)"
+    return f"insert or ignore into {SETTINGS} values ({literal(name)}, lower(hex(randomblob(16))), 0)"
 
 
 def _forget(table: Table) -> str:
-    return f"delete from {SETTINGS} where name = {_text(table.name)}"
+    return f"delete from {SETTINGS} where name = {literal(table.name)}"
 
 
 def _drop_triggers(table: Table) -> list[str]:
@@ -161,7 +156,7 @@ def _image(alias: str, table: Table) -> str:
     for name in table.schema.names:
         cell = f"{alias}.{quote(name)}"
         cases = f"when 'blob' then hex({cell}) when 'real' then printf('%!.17g', {cell}) else {cell}"
-        pairs.append((_text(name), f"case typeof({cell}) {cases} end"))
+        pairs.append((literal(name), f"case typeof({cell}) {cases} end"))
     (name, value), *others = pairs
     more = f" union all values {', '.join(f'({n}, {v})' for n, v in others)}" if others else ""
     return f"(select json_group_object(name, value) from (select {name} as name, {value} as value{more}))"
