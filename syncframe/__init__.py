@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from .pull import PullResult
     from .push import PushResult
     from .query import Query
+    from .remote_table import RemoteTable
     from .schema import Schema
+    from .server import serve
     from .table import SyncTable
     from .views import Conflict, ConflictView, PendingView
 
@@ -68,6 +70,7 @@ __all__ = [
     "PushResult",
     "Query",
     "QueryError",
+    "RemoteTable",
     "Schema",
     "SchemaError",
     "StaleFrameError",
@@ -78,6 +81,7 @@ __all__ = [
     "TransientError",
     "__version__",
     "connect",
+    "serve",
 ]
 
 # The command line answers --help at once: pandas, pyarrow and duckdb come with the first name that needs them.
@@ -93,7 +97,9 @@ _HOMES = {
     "pull": ("PullResult",),
     "push": ("PushResult",),
     "query": ("Query",),
+    "remote_table": ("RemoteTable",),
     "schema": ("Schema",),
+    "server": ("serve",),
     "table": ("SyncTable",),
     "views": ("Conflict", "ConflictView", "PendingView"),
 }  # fmt: skip

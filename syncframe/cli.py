@@ -12,8 +12,10 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 
 DONE, LEFT, WRONG, UNREACHABLE, STOPPED = 0, 1, 2, 3, 130
 SHOWN_ROWS = 20
+SERVE_PORT = 8000
 CELL_WIDTH = 40
 HELP_WIDTH = 96
 
 _EPILOG = """\
 examples:
   syncframe demo --check                                    real flights, the whole journey, every step checked
+  syncframe serve sqlite:///shop.db --track                 a database as a service for others
   syncframe track sqlite:///shop.db orders items            so that a pull brings only what has changed
   syncframe pull mine.duckdb orders --url sqlite:///shop.db
   syncframe pending mine.duckdb
@@ -83,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_serve(commands)
     _add_track(commands)
     _add_looking(commands)
     _add_resolve(commands)
@@ -112,17 +117,43 @@ def _add_demo(commands: Any) -> None:
         commands,
         "demo",
         _demo,
-        "real flights in a shared database, to try things with",
+        "real flights in a shared database behind a server, to try things with",
         'Needs pip install "syncframe[demo]".',
         """
-        syncframe demo                        builds the database and prints what to try
+        syncframe demo                        builds the database, serves it and prints what to try
         syncframe demo --check                the whole journey, printed and checked
         syncframe demo --check --small 2000   the same with the first 2,000 flights
         """,
     )
     demo.add_argument("--check", action="store_true", help="go through the whole journey and check every step")
+    demo.add_argument("--port", type=_port, default=0, help="of the server; a free one if it is left out")
     demo.add_argument("--folder", help="where the files go; else a temporary folder")
     demo.add_argument("--small", type=_count, metavar="N", help="only the first N flights (1000 or more)")
+
+
+def _add_serve(commands: Any) -> None:
+    serve = _command(
+        commands,
+        "serve",
+        _serve,
+        "a database as a Datasync service, until Ctrl-C",
+        "Each table is at /tables/NAME, for clients of Azure Mobile Apps and the Datasync toolkit too.  Needs "
+        'pip install "syncframe[server]".',
+        """
+        syncframe serve sqlite:///shop.db --track                    all tables, on this machine only
+        syncframe serve sqlite:///shop.db --tables orders items --read-only
+        syncframe serve sqlite:///shop.db --host 0.0.0.0 --port 8000 --tokens keys.txt
+        """,
+    )
+    serve.add_argument(
+        "url", metavar="URL", help="sqlite:///path or duckdb:///path (four slashes for an absolute path)"
+    )
+    serve.add_argument("--tables", metavar="TABLE", nargs="+", help="only these; else all that have a primary key")
+    serve.add_argument("--track", action="store_true", help="add the change log to tables that have none")
+    serve.add_argument("--tokens", metavar="FILE", help="keys, one a line; needed where --host lets other machines in")
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=_port, default=SERVE_PORT, help=f"the port ({SERVE_PORT}); 0: a free one")
+    serve.add_argument("--read-only", action="store_true", help="nothing can be written")
 
 
 def _add_track(commands: Any) -> None:
@@ -250,13 +281,43 @@ def _count(text: str) -> int:
 _count.__name__ = "number of flights"
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 65_536:
+        raise ValueError(text)
+    return port
+
+
+_port.__name__ = "port"
+
+
 # The demo, and tracking
 
 
 def _demo(options: Any) -> int:
     from . import demo
 
-    return (demo.check if options.check else demo.lay_out)(options.folder, small=options.small)
+    if options.check:
+        return demo.check(options.folder, small=options.small)
+    return demo.lay_out(options.folder, small=options.small, port=options.port)
+
+
+def _serve(options: Any) -> int:
+    try:
+        from .server import serve
+    except ModuleNotFoundError as error:
+        raise SyncError(f"{error.name} is not installed", hint='pip install "syncframe[server]"') from error
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    choices = {"tables": options.tables, "track": options.track, "tokens": options.tokens and Path(options.tokens)}
+    with serve(options.url, host=options.host, port=options.port, read_only=options.read_only, **choices) as server:
+        print(f"serving {_many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
+        print(f"  {', '.join(server.tables)}\nCtrl-C stops it", flush=True)
+        while True:
+            time.sleep(3600)
 
 
 def _track(options: Any) -> int:
@@ -470,7 +531,7 @@ def _key(ctx: SyncContext, table: str, words: Sequence[str]) -> Any:
 def _key_part(column: Column, word: str) -> Any:
     import pyarrow as pa
 
-    from .backends.texts import parsed
+    from .texts import parsed
 
     try:
         return parsed([word], column)[0].as_py()

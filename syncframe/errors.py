@@ -79,11 +79,15 @@ class BackendError(SyncError):
         status: int | None = None,
         detail: str | None = None,
         row: dict[str, Any] | None = None,
+        code: str | None = None,
+        column: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.detail = detail
         self.row = row
+        self.code = code  # of a refused row: why, as in Outcomes
+        self.column = column
 
 
 class TransientError(BackendError):

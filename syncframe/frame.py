@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from .errors import KeyColumnError, SchemaError
 from .schema import NAMES_SHOWN, TYPES, Column, Schema, quote, shown
+from .texts import is_arrow_decimal
 
 MARK = "syncframe"
 VERSION_COLUMN = "_syncframe_version"
@@ -627,7 +628,7 @@ _UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 # What SQLite's NUMERIC affinity turns into a number (tried, version 3.40): '007', '1e5', ' 12 ', '5.',
 # '.5'; not '0x10', 'inf', '1_000' nor digits beyond ASCII.
 _SQLITE_NUMBER = r"^[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*$"
-_SQLITE_DIGITS_MAX = 15
+_DOUBLE_DIGITS_MAX = 15
 
 # DuckDB takes these for JSON, RFC 8259 does not, nor do the databases that rows are pushed to.
 _JSON_DOUBTFUL = r"(?i)nan|inf|,\s*[\]}]"
@@ -708,7 +709,7 @@ class _Fit:
     def _refuse_large(self, values: pa.Array) -> None:
         """A float stands for one number only up to 2**53; as a decimal, for its 15 digits."""
         want = self.column.family
-        limit = 2.0**53 if want == "int" else 10.0 ** (_SQLITE_DIGITS_MAX - self.column.precision[1])
+        limit = 2.0**53 if want == "int" else 10.0 ** (_DOUBLE_DIGITS_MAX - self.column.precision[1])
         large = pc.greater_equal(pc.abs(values), pa.scalar(limit, values.type))
         self._refuse(large, values, "and floats as large as these are not exact", "float")
 
@@ -759,15 +760,16 @@ class _Fit:
     def _decimals(self, values: list[Any]) -> pa.Array:
         """Floats by their shortest text, as in Arrow; then all as decimals, where nothing is rounded."""
         want = self.column.family
-        limit = 2.0**53 if want == "int" else 10.0 ** (_SQLITE_DIGITS_MAX - self.column.precision[1])
+        limit = 2.0**53 if want == "int" else 10.0 ** (_DOUBLE_DIGITS_MAX - self.column.precision[1])
         large = [type(value) is float and not abs(value) < limit for value in values]
         self._refuse(large, values, "and floats as large as these are not exact", "float")
         exact = [decimal.Decimal(repr(value)) if type(value) is float else value for value in values]
+        # Before anything is computed with them: of such an exponent an integer has a billion digits.
+        beyond = [isinstance(value, decimal.Decimal) and not is_arrow_decimal(value) for value in exact]
+        self._refuse(beyond, values, "and these cannot be held exactly", "")
         if want == "decimal":
             return self._built(exact, self.column.arrow, values)
-        unfit = [
-            value is not None and not (decimal.Decimal(value).is_finite() and value == int(value)) for value in exact
-        ]
+        unfit = [value is not None and value != int(value) for value in exact]
         self._refuse(unfit, values, "and these have a fraction", "float")
         return self._built([None if value is None else int(value) for value in exact], self.column.arrow, values)
 
@@ -812,11 +814,19 @@ class _Fit:
             number = pc.match_substring_regex(values, _SQLITE_NUMBER)
             self._check(pc.invert(number), values, "that SQLite does not read as a number", "declare the column TEXT")
         if held == "numeric" and family == "decimal":
-            few = pc.less_equal(_digits(values), _SQLITE_DIGITS_MAX)
-            self._check(few, values, f"of at most {_SQLITE_DIGITS_MAX} digits, as SQLite keeps", "declare it DECTEXT")
+            few = pc.less_equal(_digits(values), _DOUBLE_DIGITS_MAX)
+            hint = "over SQLite declare it DECTEXT; services of this protocol keep no more"
+            self._check(few, values, f"of at most {_DOUBLE_DIGITS_MAX} digits, as the back end keeps", hint)
         if held == "int64" and values.type == pa.uint64():
             small = pc.less_equal(values, pa.scalar(2**63 - 1, pa.uint64()))
             self._check(small, values, "up to 2**63 - 1, as the back end keeps")
+        if held == "int53" and family == "int":
+            self._check(_are_doubles(values), values, "of at most 2**53, as the back end keeps")
+        if held == "finite" and family == "float":
+            self._check(pc.invert(pc.is_inf(values)), values, "that is finite: the service's JSON has no infinity")
+        if held == "ms" and family in ("time", "timestamp", "instant"):
+            floored = None if family == "time" else f'df[{self.column.name!r}].dt.floor("ms")'
+            self._check(_are_milliseconds(values), values, "in whole milliseconds, as the back end keeps", floored)
 
     def _check(self, good: pa.Array, values: pa.Array, expected: str, hint: str | None = None) -> None:
         wrong = pc.and_(pc.is_valid(values), pc.invert(pc.fill_null(good, False)))
@@ -996,6 +1006,20 @@ def _culprits(convert: Callable[[Any], Any], values: Any) -> np.ndarray:
             else:
                 spans += [(middle, end), (start, middle)]
     return wrong
+
+
+def _are_doubles(values: pa.Array) -> pa.Array:
+    """Whether whole numbers are among those that a double holds, all of them."""
+    limit = 2**53
+    if pa.types.is_unsigned_integer(values.type):
+        return pc.less_equal(values.cast(pa.uint64()), pa.scalar(limit, pa.uint64()))
+    whole = values.cast(pa.int64())
+    return pc.and_(pc.less_equal(whole, limit), pc.greater_equal(whole, -limit))
+
+
+def _are_milliseconds(values: pa.Array) -> pa.Array:
+    micros = values.cast(pa.int64())
+    return pc.equal(micros, pc.multiply(pc.divide(micros, 1_000), 1_000))
 
 
 def _digits(values: pa.Array) -> pa.Array:

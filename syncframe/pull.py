@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from .backends.base import Backend, Checkpoint, Page
+from .backends.base import DELETED, Backend, Checkpoint, Page
 from .diff import deletes_allowed
 from .errors import CheckpointLost, DeleteGuardError, QueryError, StoreError
 from .file import Cursor
@@ -185,11 +186,44 @@ class Pull:
             self.query = replace(stored, run=self._claimed_run(stored), sweeping=True, checkpoint=None)
         asked = Query(self.condition, tuple(schema.names), self.page_rows)
         tracked = True
-        for page in self.backend.pull(self.table, asked, since, self._others()):
+        pages = self._compared(asked, result) if full and stored.checkpoint is not None else None
+        for page in pages or self.backend.pull(self.table, asked, since, self._others()):
             self._apply(result, page, mode)
             tracked = page.checkpoint is not None
             tell(result.rows, None, f"pull {self.table}")
         self._finish(result, mode, tracked)
+
+    def _compared(self, asked: Query, result: PullResult) -> Iterator[Page] | None:
+        """A full run of what is here already, where the back end can list keys and versions: rows that differ only."""
+        listed = getattr(self.backend, "keys", None)
+        if listed is None or getattr(self.backend, "rows", None) is None:
+            return None
+
+        def pages() -> Iterator[Page]:
+            place = None
+            for page in listed(self.table, asked):
+                rows = self._ask(self._unknown(page, result))
+                place = page.checkpoint or place
+                if rows is not None:
+                    yield Page(rows.filter(pc.invert(rows[DELETED])))
+            # What was written meanwhile; and the place where the next pull starts.
+            yield from self.backend.pull(self.table, asked, place, self._others())
+
+        return pages()
+
+    def _unknown(self, page: Page, result: PullResult) -> pa.Table:
+        """The keys of a list that are not here in the version that they have there."""
+        with self.store.transaction() as cursor:
+            layout = self.store.layout(cursor, self.table)
+            self._check_run(cursor)
+            unknown = self.store.remember_known(cursor, layout, self.query, page.rows)
+            self.store.drop_loaded(cursor)
+        known = len(page.rows) - len(unknown)
+        result.rows += known
+        result.unchanged += known
+        result.requests += page.requests
+        result.bytes += page.bytes
+        return unknown
 
     def _claimed_run(self, stored: StoredQuery) -> int:
         """A run of its own: two full pulls at once would each take the other's rows for its own."""
@@ -265,7 +299,7 @@ class Pull:
         found = ask(self.table, keys)
         there, _ = matched(found.select(keys.column_names), keys)
         absent = keys.take(pa.array(np.setdiff1d(np.arange(len(keys)), there)))
-        gone = absent.append_column("_syncframe_deleted", pa.array([True] * len(absent), pa.bool_()))
+        gone = absent.append_column(DELETED, pa.array([True] * len(absent), pa.bool_()))
         return pa.concat_tables([found, gone], promote_options="permissive")
 
     def _learn_absent(

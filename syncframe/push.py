@@ -77,12 +77,16 @@ class PushResult:
         The operations that the back end accepted, as they were sent.
     stopped_by
         None, or the error that stopped it; what was not sent is still queued.
+    unsure
+        How many conflicts may hold one's own change already: its answer was lost, and the back end, which
+        knows no operation ids, has another row now.
     """
 
     accepted: Sequence[Operation]
     stopped_by: SyncError | None = None
     seconds: float = 0.0
     left: int = 0
+    unsure: int = 0
     _conflicts: ConflictView | None = field(default=None, repr=False)
     _pending: PendingView | None = field(default=None, repr=False)
     _counts: dict[str, int] = field(default_factory=dict, repr=False)
@@ -139,6 +143,10 @@ class PushResult:
             lines.append(
                 "  ctx.conflicts has base, mine and theirs; keep_mine(), take_theirs() or resolve(...) settles them"
             )
+        if self.unsure:
+            lines.append(
+                f"  in {self.unsure} of them your own change may be already: it was sent, and its answer was lost"
+            )
         return lines
 
     def _repr_html_(self) -> str:
@@ -166,7 +174,7 @@ class Push:
         self.store, self.queue, self.backend, self.url = store, queue, backend, url
         self.holder = str(uuid.uuid4())
         self.accepted: list[tuple[Layout, pa.Table]] = []
-        self.outcomes = self.sent = self.waiting = 0
+        self.outcomes = self.sent = self.waiting = self.unsure = 0
         self._tell: Callable[[], None] = lambda: None
 
     def run(
@@ -313,6 +321,7 @@ class Push:
             self.queue.settle(cursor, batch.layout, rows, sent=batch.sent)
             self.store.touched(cursor, batch.table, "last_push")
         self.outcomes += len(rows)
+        self.unsure += _unsure(batch.sent, rows)
         accepted = rows.filter(pc.equal(rows["status"], "accepted"))["operation_id"].cast(pa.large_string())
         sent = batch.sent.filter(pc.is_in(batch.sent["operation_id"], value_set=accepted.combine_chunks()))
         self.accepted.append((batch.layout, sent))
@@ -347,10 +356,19 @@ class Push:
             "_conflicts": ConflictView(self.store, self.queue, tables),
             "_pending": PendingView(self.store, self.queue, tables),
         }
-        result = PushResult(accepted, stopped, seconds, left, _counts=counts, **views)
+        result = PushResult(accepted, stopped, seconds, left, self.unsure, _counts=counts, **views)
         if self.outcomes:
             log.info("%s in %.2f s", repr(result).splitlines()[0], seconds)
         return result
+
+
+def _unsure(sent: pa.Table, outcomes: pa.Table) -> int:
+    """How many conflicts are of operations that were sent before, and of rows that say not who wrote them."""
+    repeated = sent.filter(sent["attempted"])["operation_id"].cast(pa.string()).combine_chunks()
+    unknown = pc.is_in(outcomes["operation_id"].cast(pa.string()), value_set=repeated)
+    if "operation" in outcomes.column_names:
+        unknown = pc.and_(unknown, pc.is_null(outcomes["operation"]))
+    return int(pc.sum(pc.and_(unknown, pc.equal(outcomes["status"], "conflicted"))).as_py() or 0)
 
 
 def _as_operations(batch: Batch) -> Operations:

@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -88,6 +89,11 @@ _ENUM = re.compile(r"ENUM\s*\((.*)\)", re.IGNORECASE | re.DOTALL)
 _LENGTH = re.compile(r"\s*\(\s*\d+\s*\)$")
 
 
+@lru_cache(maxsize=1_000)
+def _kind(type_: str) -> str:
+    return type_.partition("(")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table.
@@ -105,8 +111,10 @@ class Column:
     held_as
         How the back end holds it where that keeps less than the type does: "" (all is kept),
         "numeric" (SQLite's NUMERIC affinity: decimals of at most 15 digits),
-        "numeric text" (the same, for text: a text that looks like a number is turned into one) or
-        "int64" (whole numbers up to 2**63 - 1).  A value that would be changed is refused when staged.
+        "numeric text" (the same, for text: a text that looks like a number is turned into one),
+        "int64" (whole numbers up to 2**63 - 1), and of a service whose numbers are doubles and whose
+        times have milliseconds "int53", "finite" and "ms".  A value that would be changed is refused
+        when staged.
     """
 
     name: str
@@ -118,7 +126,7 @@ class Column:
     @property
     def kind(self) -> str:
         """The type's name without precision."""
-        return self.type.partition("(")[0]
+        return _kind(self.type)
 
     @property
     def family(self) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import uuid
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -35,7 +35,7 @@ class Session:
         self.queue = Queue(store)
         self.snapshots = Snapshots()
         self.on_conflict = on_conflict
-        self.backend = open_backend(url, **options) if isinstance(url, str) else url
+        self.backend = open_backend(url, memory=_Memory(store), **options) if isinstance(url, str) else url
         self.url = redacted(url) if isinstance(url, str) else (type(url).__name__ if url is not None else "no back end")
         if isinstance(url, str) and same_file(str(getattr(self.backend, "path", "")), store.path):
             raise SyncError(
@@ -211,6 +211,31 @@ class Session:
         close = getattr(self.backend, "close", None)
         if close is not None:
             close()
+
+
+class _Memory(MutableMapping[str, str]):
+    """What a back end remembers about its service, such as its dialect, in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, name: str) -> str:
+        value = self._store.remembered(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._store.remember(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        self._store.remember(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("what is remembered is asked for by name")
+
+    def __len__(self) -> int:
+        raise TypeError("what is remembered is asked for by name")
 
 
 def redacted(url: str) -> str:

@@ -131,6 +131,8 @@ class Store:
                 f"the store {self.path} has format {found}, newer than this version's {FORMAT}",
                 hint="pip install -U syncframe",
             )
+        # It came with a later version of this format.
+        cursor.run(f"create table if not exists {META}.memory (name varchar, value varchar)")
 
     def _create(self, cursor: Cursor) -> None:
         for schema in (*SCHEMAS, "syncframe"):
@@ -228,6 +230,19 @@ class Store:
     def _forget_checkpoints(self, cursor: Cursor) -> None:
         # Places in another back end's order of changes mean nothing here; the rows are compared by a full pull.
         cursor.run(f"update {META}.queries set checkpoint = null, complete = false")
+
+    def remembered(self, name: str) -> str | None:
+        """What was remembered under a name."""
+        with self.reading() as cursor:
+            value: str | None = cursor.one(f"select max(value) from {META}.memory where name = ?", [name])
+            return value
+
+    def remember(self, name: str, value: str | None) -> None:
+        """Keep a text that is no secret under a name; None forgets it."""
+        with self.transaction() as cursor:
+            cursor.run(f"delete from {META}.memory where name = ?", [name])
+            if value is not None:
+                cursor.run(f"insert into {META}.memory values (?, ?)", [name, value])
 
     # -- tables
 
@@ -565,6 +580,24 @@ class Store:
             f"insert into {layout.members} select ?, ?, {layout.keys} from incoming where not deleted",
             [query.name, query.run],
         )
+
+    def remember_known(self, cursor: Cursor, layout: Layout, query: StoredQuery, listed: pa.Table) -> pa.Table:
+        """Note as brought by this run the keys that are here in the version that is listed; return the others.
+
+        `listed` has the key's columns and `_syncframe_version`.
+        """
+        keys = ", ".join(f"{_taken(quote(c.name), c)} as {quote('k_' + c.name)}" for c in layout.schema.key_columns)
+        same = f"select 1 from {layout.rows} r where {layout.on('r', 'i')} and r.version = i.version"
+        cursor.run(
+            f"create or replace temp table incoming as select {keys}, _syncframe_version as version from page",
+            page=listed,
+        )
+        cursor.run(f"create or replace temp table hit as select {layout.keys} from incoming i where exists ({same})")
+        cursor.run(
+            f"delete from {layout.members} m using hit i where {layout.on('m', 'i')} and m.query = ?", [query.name]
+        )
+        cursor.run(f"insert into {layout.members} select ?, ?, {layout.keys} from hit", [query.name, query.run])
+        return cursor.arrow(f"select {_as_names(layout)} from incoming anti join hit using ({layout.keys})")
 
     def load_leavers(self, cursor: Cursor, layout: Layout, leavers: pa.Table) -> None:
         """Load the keys that left a query into the temporary table `leaving`."""

@@ -79,7 +79,6 @@ def test_a_file_that_does_not_exist_is_a_transient_error_and_is_not_created(tmp_
         ("mysql://host/db", "no scheme that is known"),
         ("file.db", "no scheme that is known"),
         ("sqlite:file.db", "no scheme that is known"),
-        ("https://example.net", "later version"),
         ("postgresql://host/db", "later version"),
         ("sqlite:///:memory:", "names no file"),
         ("sqlite:///", "names no file"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -28,7 +30,7 @@ SHOP = """
     insert into hours values ('EWR', '2013-01-01T06:00:00Z', 39.02);
 """
 SIX = dt.datetime(2013, 1, 1, 6, tzinfo=dt.UTC)
-COMMANDS = ["demo", "track", "status", "pending", "conflicts", "resolve", "push", "pull"]
+COMMANDS = ["demo", "serve", "track", "status", "pending", "conflicts", "resolve", "push", "pull"]
 
 
 @pytest.fixture(autouse=True)
@@ -110,9 +112,9 @@ def test_the_package_runs_as_a_module():
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["serve", "sqlite:///shop.db"], ["status"], ["resolve", "mine.duckdb", "orders", "a"],
+    [[], ["serve", "sqlite:///shop.db", "--port", "many"], ["status"], ["resolve", "mine.duckdb", "orders", "a"],
      ["track", "sqlite:///shop.db", "orders", "--keep-deleted-days", "soon"], ["push", "mine.duckdb", "--on-conflict", "ours"]],
-    ids=["nothing", "a command of a later version", "no store", "no side", "no number of days", "no such policy"],
+    ids=["nothing", "no port", "no store", "no side", "no number of days", "no such policy"],
 )  # fmt: skip
 def test_wrong_usage_ends_with_2(words, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -597,11 +599,115 @@ def test_a_table_that_was_never_pulled_is_left_until_it_is_named(capsys):
     assert "syncframe track URL orders" in notes[0]
 
 
-def test_demo_builds_its_database_in_the_folder_and_check_wants_an_empty_one(capsys):
-    assert main(["demo", "--folder", "flights", "--small", "1000"]) == 0
-    assert main(["demo", "--folder", "flights", "--small", "1000", "--check"]) == 2
+class Command:
+    """A command that runs until it is stopped, and what it prints until then."""
 
-    out, err = capsys.readouterr()
+    def __init__(self, *arguments):
+        command = [sys.executable, "-m", "syncframe", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, **pipes)
+        self.out = ""
+
+    def until(self, words):
+        while words not in self.out:
+            line = self.process.stdout.readline()
+            assert line, self.process.stderr.read()
+            self.out += line
+        return self.out
+
+    def url(self):
+        return re.search(r"http://127\.0\.0\.1:\d+", self.out)[0]
+
+    def stopped(self, sign=signal.SIGINT):
+        """The exit code, and what was printed after the sign."""
+        self.process.send_signal(sign)
+        out, err = self.process.communicate(timeout=30)
+        self.out += out
+        return self.process.returncode, err
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_demo_serves_its_database_until_it_is_stopped_and_check_wants_an_empty_folder(capsys):
+    with Command("demo", "--folder", "flights", "--small", "1000") as demo:
+        out = demo.until("The folder stays until you remove it.")
+        with sf.connect(demo.url(), store="mine.duckdb") as ctx:
+            assert ctx["flights"].pull(query_id="all", progress=False).inserted == 1_000
+        code, err = demo.stopped()
+
+    assert (code, err) == (0, "")
     assert 'flights.pull("month = 1", query_id="january")' in out
+    assert demo.out.endswith("The server has stopped.\n")
     assert rows("select count(*) from flights", "flights/flights.db") == [(1_000,)]
-    assert err.splitlines()[0].endswith("has flights.db of an earlier run")
+    assert main(["demo", "--folder", "flights", "--small", "1000", "--check"]) == 2
+    assert capsys.readouterr().err.splitlines()[0].endswith("has flights.db of an earlier run")
+
+
+# Serving
+
+KEY = "a-key-of-more-than-sixteen-letters"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_serve_tracks_and_serves_until_it_is_stopped(sign):
+    with Command("serve", "sqlite:///shop.db", "--track", "--port", "0") as serve:
+        out = serve.until("Ctrl-C stops it")
+        assert out.startswith("serving 2 tables of sqlite:///shop.db at http://127.0.0.1:")
+        assert "hours, orders" in out
+        assert main(["pull", "mine.duckdb", "orders", "--url", serve.url()]) == 0
+        ctx = sf.connect(store="mine.duckdb")
+        ctx["orders"].update("a", item="oat milk")
+        assert main(["push", "mine.duckdb", "--url", serve.url()]) == 0
+        code, err = serve.stopped(sign)
+
+    assert (code, err) == (130, "syncframe: stopped; what was finished stays\n")
+    assert rows("select item from orders where id = 'a'") == [("oat milk",)]
+
+
+def test_serve_asks_for_a_key_that_a_token_file_gives_and_nothing_shows(capsys):
+    Path("keys.txt").write_text(f"# who may\n\n{KEY}\n")
+    Path("token.txt").write_text(f"{KEY}\n")
+    with Command("serve", "sqlite:///shop.db", "--track", "--port", "0", "--tokens", "keys.txt") as serve:
+        serve.until("Ctrl-C stops it")
+        without = main(["pull", "mine.duckdb", "orders", "--url", serve.url()])
+        with_it = main(["pull", "mine.duckdb", "orders", "--url", serve.url(), "--token-file", "token.txt"])
+        _, err = serve.stopped()
+
+    told = capsys.readouterr()
+    assert (without, with_it) == (3, 0)
+    assert "token" in told.err
+    assert KEY not in serve.out + err + told.out + told.err
+    assert KEY.encode() not in Path("mine.duckdb").read_bytes()
+
+
+def test_serve_read_only_takes_no_push(capsys):
+    with Command("serve", "sqlite:///shop.db", "--track", "--port", "0", "--read-only", "--tables", "orders") as serve:
+        assert "serving 1 table " in serve.until("Ctrl-C stops it")
+        assert main(["pull", "mine.duckdb", "orders", "--url", serve.url()]) == 0
+        sf.connect(store="mine.duckdb")["orders"].update("a", item="oat milk")
+
+        assert main(["push", "mine.duckdb", "--url", serve.url()]) == 2
+
+    assert rows("select item from orders where id = 'a'") == [("milk",)]
+    assert len(sf.connect(store="mine.duckdb").pending) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["sqlite:///shop.db"], 2, "not tracked"),
+        (["sqlite:///shop.db", "--track", "--host", "0.0.0.0"], 3, "tokens"),
+        (["sqlite:///shop.db", "--track", "--tables", "nowhere"], 2, "nowhere"),
+        (["sqlite:///shop.db", "--track", "--tokens", "nothing.txt"], 2, "nothing.txt"),
+        (["nothing.db"], 2, "scheme"),
+        (["sqlite:///nothing.db"], 3, "does not exist"),
+    ],
+)
+def test_serve_refuses_in_words(arguments, code, words, capsys):
+    assert main(["serve", *arguments, "--port", "0"]) == code
+    assert words in capsys.readouterr().err

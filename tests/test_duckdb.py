@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import subprocess
 import sys
 import uuid
@@ -11,9 +13,24 @@ import duckdb
 import pytest
 
 from syncframe import backends
-from syncframe.backends.base import DELETED, OPERATION
+from syncframe.backends.base import CREATED, DELETED, OPERATION, UPDATED
 from syncframe.errors import BackendError, CheckpointLost, SchemaError, TransientError
-from syncframe.testing import delete, insert, pulled, push, rows, statuses, update, versions
+from syncframe.query import Read
+from syncframe.testing import (
+    count,
+    delete,
+    insert,
+    keys,
+    pulled,
+    push,
+    read,
+    rows,
+    statuses,
+    update,
+    versions,
+)
+
+UTC = dt.UTC
 
 
 @pytest.fixture
@@ -168,7 +185,7 @@ def test_a_deleted_row_leaves_its_last_values(backend, path):
 
     with duckdb.connect(str(path)) as connection:
         found = connection.execute("select k_id, deleted, image from _syncframe_log_people order by stamp").fetchall()
-    assert found == [("b", False, None), ("c", False, None), ("a", True, '{"id":"a","n":1,"name":"x"}')]
+    assert found == [("b", False, None), ("c", False, None), ("a", True, '{"id":"a","n":"1","name":"x"}')]
 
 
 def test_purged_tombstones_make_old_checkpoints_lost(backend):
@@ -194,3 +211,150 @@ def test_two_back_ends_of_one_process_share_a_file(backend, path):
 
     assert pulled(second, "people", place)[0]["a"]["n"] == 9
     second.close()
+
+
+# Reading
+
+
+def test_last_values_of_duckdb_s_own_types_come_back(tmp_path):
+    path, key = tmp_path / "x.duckdb", str(uuid.uuid4())
+    write(
+        path,
+        "create type mood as enum ('sad', 'it''s ok')",
+        """
+        create table t (
+            id UUID primary key, mood mood, note JSON, huge DECIMAL(38,0), tiny DECIMAL(4,4), single FLOAT, "/~$.'a" DATE
+        )
+        """,
+    )
+    backend = backends.open(f"duckdb:///{path}")
+    backend.track(["t"])
+    values = {
+        "mood": "it's ok", "note": '{"a": [1, "x"]}', "huge": Decimal(-(10**38 - 1)), "tiny": Decimal("-0.0001"),
+        "single": 0.10000000149011612, "/~$.'a": dt.date(2013, 1, 31),
+    }  # fmt: skip
+    push(backend, "t", insert(key, **values))
+    push(backend, "t", delete(key, versions(backend, "t")[key]))
+
+    (row,) = read(backend, "t", "mood = 'it''s ok' and huge < 0 and tiny < 0", include_deleted=True)
+
+    assert {name: row[name] for name in ("id", *values)} == {"id": key, **values}
+    backend.close()
+
+
+def test_enums_are_sorted_as_the_texts_that_they_are(tmp_path):
+    path = tmp_path / "x.duckdb"
+    write(
+        path,
+        "create type size as enum ('small', 'large')",
+        "create table t (id BIGINT primary key, size size)",
+        "insert into t values (1, 'small'), (2, 'large'), (3, null)",
+    )
+    backend = backends.open(f"duckdb:///{path}")
+
+    assert [row["size"] for row in read(backend, "t", order_by=["size"])] == [None, "large", "small"]
+
+
+def test_nan_that_others_wrote_is_null_in_filters_and_in_order_too(tmp_path):
+    path = tmp_path / "x.duckdb"
+    write(
+        path,
+        "create table t (id BIGINT primary key, x DOUBLE, y FLOAT)",
+        "insert into t values (1, 'nan', 'nan'), (2, 1, 1), (3, 'inf', '-inf'), (4, null, null)",
+    )
+    backend = backends.open(f"duckdb:///{path}")
+
+    assert [row["x"] for row in read(backend, "t", order_by=["x"])] == [None, None, 1.0, math.inf]
+    assert keys(read(backend, "t", order_by=["-y"])) == [2, 3, 1, 4]
+    assert keys(read(backend, "t", "x is null and y is null")) == [1, 4]
+    assert keys(read(backend, "t", "x > 0")) == [2, 3]
+    assert list(pulled(backend, "t", where="y is null")[0]) == [1, 4]
+
+
+def test_nothing_is_known_of_the_values_of_a_row_that_another_program_deleted(backend, path):
+    backend.track(["people"])
+    backend.close()
+    write(path, "delete from people where id = 'a'")
+
+    found = read(backend, "people", include_deleted=True)
+
+    assert [(row["id"], row["n"], row[DELETED]) for row in found] == [
+        ("a", None, True),
+        ("b", 2, False),
+        ("c", 3, False),
+    ]
+    assert keys(read(backend, "people", "n is null", include_deleted=True)) == ["a"]
+
+
+def test_a_column_that_came_later_or_is_of_another_type_now_is_null_of_a_row_that_is_gone(backend, path):
+    backend.track(["people"])
+    push(backend, "people", delete("a", versions(backend, "people")["a"]))
+    backend.close()
+    write(
+        path,
+        "alter table people add column note varchar default 'x'",
+        "alter table people alter name type date using null",
+    )
+
+    (row,) = read(backend, "people", "deleted", include_deleted=True)
+
+    assert (row["n"], row["name"], row["note"]) == (1, None, None)
+
+
+def test_a_limit_and_an_offset_may_be_as_large_as_they_like(backend):
+    assert len(read(backend, "people", limit=2**70)) == 3
+    assert read(backend, "people", limit=2**70, offset=2**70) == []
+
+
+# Publishing
+
+
+def test_stamps_reach_the_present_and_never_go_back(backend):
+    backend.track(["people"])
+    noon = dt.datetime(2013, 1, 1, 12, tzinfo=UTC)
+    backend.publish("people", now=noon)
+    push(backend, "people", update("a", versions(backend, "people")["a"], n=9))
+    backend.publish("people", now=noon - dt.timedelta(hours=1))
+
+    found = read(backend, "people", order_by=["updatedAt"], published=True)
+
+    assert [(row["id"], (row[UPDATED] - noon) / dt.timedelta(milliseconds=1)) for row in found] == [
+        ("b", -1.0), ("c", 0.0), ("a", 1.0),
+    ]  # fmt: skip
+    assert all(row[CREATED] <= row[UPDATED] for row in found)
+
+
+def test_settings_of_an_earlier_version_are_mended_when_it_is_published(backend, path):
+    backend.track(["people"])
+    backend.close()
+    write(path, "alter table _syncframe_settings drop published", "alter table _syncframe_settings drop published_ms")
+    assert (count(backend, "people", published=True), len(rows(backend, "people"))) == (0, 3)
+
+    backend.publish("people")
+
+    assert count(backend, "people", published=True) == 3
+
+
+def test_a_file_tracked_by_an_earlier_version_can_be_tracked_again(backend, path):
+    backend.track(["people"])
+    before = versions(backend, "people")
+    backend.close()
+    write(path, "alter table _syncframe_settings drop published", "alter table _syncframe_settings drop published_ms")
+
+    backend.track(["people"])
+
+    assert versions(backend, "people") == before
+    assert len(backend.read("people", Read(published=True))) == 0
+
+
+def test_a_log_that_is_made_anew_goes_on_after_the_last_stamp(backend):
+    backend.track(["people"])
+    later = dt.datetime.now(UTC) + dt.timedelta(days=1)
+    backend.publish("people", now=later)
+    with backend.session(write=True) as session:
+        session.execute('drop table "_syncframe_log_people"')
+    backend.track(["people"])
+
+    backend.publish("people")
+
+    assert all(row[UPDATED] > later for row in read(backend, "people", published=True))

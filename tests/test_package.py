@@ -17,9 +17,8 @@ import syncframe
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncframe"
 FLOORS = [
-    "errors", "schema", "operation query progress", "file layout conflict frame", "diff store backends rules", "learn", "stage", "undo",
-    "queue",
-    "views", "push", "pull", "session", "table", "context", "demo testing", "cli",
+    "errors", "schema", "texts", "operation query wire progress", "file layout conflict frame", "diff store backends rules",
+    "learn", "stage", "undo", "queue", "views", "push", "pull remote", "session", "table remote_table", "context", "server", "demo testing", "cli",
 ]  # fmt: skip
 ENTRANCES = {"__init__", "__main__"}  # the doors: they may import every room
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import json
+import math
+import random
 import shutil
 import sqlite3
+import struct
 import threading
 from decimal import Decimal
 
@@ -12,11 +17,25 @@ import pyarrow as pa
 import pytest
 
 from syncframe import backends
-from syncframe.backends.base import DELETED, OPERATION, VERSION
+from syncframe.backends.base import CREATED, DELETED, OPERATION, UPDATED, VERSION
 from syncframe.backends.sqlite import SqliteBackend, affinity, column_of
+from syncframe.backends.sqlite_connections import Connections
 from syncframe.errors import AccessError, BackendError, CheckpointLost, QueryError, SchemaError, TransientError
 from syncframe.query import Query
-from syncframe.testing import delete, insert, pages, pulled, push, rows, statuses, update, versions
+from syncframe.testing import (
+    count,
+    delete,
+    insert,
+    keys,
+    pages,
+    pulled,
+    push,
+    read,
+    rows,
+    statuses,
+    update,
+    versions,
+)
 
 UTC = dt.UTC
 
@@ -276,7 +295,7 @@ def test_a_deleted_row_leaves_its_last_values(tmp_path):
     file.write("delete from t")
 
     assert file.ask("select image from _syncframe_log_t") == [
-        ('{"id":1,"a":"it\'s","b":"00FF","c":"0.10000000000000001","d":9007199254740993,"e":null}',)
+        ('{"id":1,"a":"it\'s","b":"00FF","c":"0.10000000000000000555","d":9007199254740993,"e":null}',)
     ]
 
 
@@ -370,10 +389,27 @@ def test_a_checkpoint_from_before_what_was_purged_is_lost(followed):
     assert list(pulled(followed.backend, "people", seen)[0]) == ["c"]
 
 
-@pytest.mark.parametrize("text", ["", "null", "{}", "[1]", "2013-01-01", '["x", 1, "y", []]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "null", "{}", "[1]", "2013-01-01", '["x", 1, "y", []]', '["x", 1e999, {}, [[]]]', '["x", 1.5, "y", ["a"]]',
+        '["x", -1, "y", ["a"]]', '["x", 1180591620717411303424, "y", ["a"]]', '["x", 1, 2, ["a"]]', '["x", 1, "y", [1]]',
+        '["x", 1, "y", 7]', pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
 def test_a_checkpoint_of_something_else_is_lost(followed, text):
     with pytest.raises(CheckpointLost):
         pulled(followed.backend, "people", backends.Checkpoint(text))
+
+
+def test_a_checkpoint_with_the_key_of_another_table_is_lost(tmp_path):
+    file = File(tmp_path / "x.db", "create table t (id BIGINT primary key)", "insert into t values (1)")
+    file.backend.track(["t"])
+    incarnation, stamp, _, _ = json.loads(pulled(file.backend, "t")[1])
+
+    for key in (["x"], ["1", "2"], []):
+        with pytest.raises(CheckpointLost, match="backup"):
+            pulled(file.backend, "t", backends.Checkpoint(json.dumps([incarnation, stamp, "y", key])))
 
 
 def test_a_pull_of_nothing_new_is_three_statements(followed):
@@ -436,9 +472,14 @@ def test_a_file_that_is_no_database_is_an_error_in_words(tmp_path):
 
 
 def test_a_file_that_may_not_be_written_can_be_read(file, monkeypatch):
-    connect = SqliteBackend._connect
-    reading = lambda self: connect(self).execute("pragma query_only = on").connection  # noqa: E731
-    monkeypatch.setattr(SqliteBackend, "_connect", reading)
+    opened = Connections._opened
+
+    def reading(self):
+        held = opened(self)
+        held.connection.execute("pragma query_only = on")
+        return held
+
+    monkeypatch.setattr(Connections, "_opened", reading)
 
     assert len(rows(file.backend, "people")) == 3
     with pytest.raises(AccessError) as caught:
@@ -652,3 +693,357 @@ def test_a_number_of_more_than_63_bits_is_rejected_alone(tmp_path):
     assert [(o["status"], o["code"]) for o in outcomes] == [
         ("accepted", None), ("rejected", "type"), ("accepted", None),
     ]  # fmt: skip
+
+
+# Reading: rows that are gone
+
+
+def gone(tmp_path, columns, *inserts, schema=None):
+    """A tracked table `t` whose rows another program deleted."""
+    file = File(
+        tmp_path / "x.db", f"create table t (id BIGINT primary key, {columns})", *inserts, schema={"t": schema or {}}
+    )
+    file.backend.track(["t"])
+    file.write("delete from t")
+    return file.backend
+
+
+def test_doubles_of_any_size_are_last_values_to_the_bit(tmp_path):
+    numbers = random.Random(7)
+    doubles = [struct.unpack("d", numbers.randbytes(8))[0] for _ in range(2_000)]
+    doubles = [x for x in doubles if not math.isnan(x)] + [
+        math.inf,
+        -math.inf,
+        5e-324,
+        1.7976931348623157e308,
+        0.1,
+        1e23,
+        0.0,
+    ]
+    file = File(tmp_path / "x.db", "create table t (id BIGINT primary key, x DOUBLE)")
+    push(file.backend, "t", *(insert(n, x=x) for n, x in enumerate(doubles)))
+    file.backend.track(["t"])
+    file.write("delete from t")
+
+    assert [row["x"] for row in read(file.backend, "t", include_deleted=True)] == doubles
+
+
+@pytest.mark.parametrize(
+    ("declared", "written", "where", "value"),
+    [
+        ("DOUBLE", "0.1", "c = 0.1e0", 0.1), ("DOUBLE", "9e999", "c > 1e308", math.inf), ("DOUBLE", "3", "c = 3", 3.0),
+        ("BIGINT", "9007199254740993", "c = 9007199254740993", 2**53 + 1), ("UBIGINT", "7", "c < 10", 7),
+        ("BOOLEAN", "1", "c", True), ("TEXT", "'it''s \"q\"'", "c like '%q%'", 'it\'s "q"'), ("TEXT", "'00FF'", "c = '00FF'", "00FF"),
+        ("TEXT", "'a' || char(0) || 'b'", "length(c) = 3", "a\x00b"), ("TEXT", "'1.5'", "c = '1.5'", "1.5"),
+        ("BLOB", "x'00ff'", "c is not null", b"\x00\xff"), ("BLOB", "x''", "c is not null", b""),
+        ("DECIMAL(10,2)", "0.1 + 0.2", "c = 0.3", Decimal("0.30")), ("DECIMAL(10,2)", "3", "c > 2.5", Decimal("3.00")),
+        ("DECTEXT(38,10)", "'1234567890123456789012345678.0123456789'", "c > 1",
+         Decimal("1234567890123456789012345678.0123456789")),
+        ("STRING", "'007'", "c = '7'", "7"), ("JSON", "1.5", "c = '1.5'", "1.5"), ("JSON", "'{}'", "c = '{}'", "{}"),
+        ("DATE", "'2013-01-31'", "c < date '2013-02-01'", dt.date(2013, 1, 31)),
+        ("TIME", "'10:00'", "c = time '10:00:00'", dt.time(10)),
+        ("TIMESTAMP", "'2013-01-01 10:00'", "c = timestamp '2013-01-01 10:00:00'", dt.datetime(2013, 1, 1, 10)),
+        ("TIMESTAMPTZ", "'2013-01-01T10:00:00.5+02:00'", "c < timestamptz '2013-01-01 08:00:01Z'",
+         dt.datetime(2013, 1, 1, 8, 0, 0, 500_000, tzinfo=UTC)),
+        ("UUID", "'ABCDEF00-0000-0000-0000-000000000000'", "c is not null", "abcdef00-0000-0000-0000-000000000000"),
+    ],
+)  # fmt: skip
+def test_a_last_value_is_what_the_row_had_whatever_is_declared(tmp_path, declared, written, where, value):
+    backend = gone(tmp_path, f"c {declared}", f"insert into t values (1, {written}), (2, null)")
+
+    assert [(row["id"], row["c"]) for row in read(backend, "t", include_deleted=True)] == [(1, value), (2, None)]
+    assert keys(read(backend, "t", where, include_deleted=True)) == [1]
+    assert keys(read(backend, "t", "c is null", include_deleted=True)) == [2]
+
+
+def test_whole_numbers_held_as_text_are_compared_and_sorted_as_numbers(tmp_path):
+    file = File(tmp_path / "x.db", "create table t (id BIGINT primary key, n TEXT, u TEXT)",
+                "insert into t values (1, '9', '9'), (2, '10', '18446744073709551615'), (3, '-11', '10'), (4, null, null)",
+                schema={"t": {"n": "BIGINT", "u": "UBIGINT"}})  # fmt: skip
+    file.backend.track(["t"])
+
+    def answers(**options):
+        return [
+            keys(read(file.backend, "t", where, order_by=order, **options))
+            for where, order in [("n > 9", ()), ("n in (9, 10)", ()), ("u > 9", ()), ("u between 9 and 10", ()),
+                                 ("u = 18446744073709551615", ()), ("n + 1 > u", ()), (None, ["n"]), (None, ["-u"])]
+        ]  # fmt: skip
+
+    expected = [[2], [1, 2], [2, 3], [1, 3], [2], [1], [4, 3, 1, 2], [2, 3, 1, 4]]
+    assert answers() == expected
+    assert sorted(pulled(file.backend, "t", where="u > 9")[0]) == [2, 3]
+
+    file.write("delete from t")
+    assert answers(include_deleted=True) == expected
+
+
+def test_a_last_value_that_does_not_fit_is_null_and_a_row_s_is_still_named(tmp_path):
+    file = File(tmp_path / "x.db", "create table t (id BIGINT primary key, c DATE, d TEXT)",
+                "insert into t values (1, 'soon', 'x'), (2, '2013-01-01', cast(x'61ff' as text)), (3, '2013-01-01', 'y')")  # fmt: skip
+    file.backend.track(["t"])
+    file.write("delete from t where id < 3")
+
+    found = read(file.backend, "t", include_deleted=True)
+    assert [(row["id"], row["c"], row["d"]) for row in found] == [
+        (1, None, "x"), (2, dt.date(2013, 1, 1), None), (3, dt.date(2013, 1, 1), "y"),
+    ]  # fmt: skip
+
+    file.write("update t set c = 'later'")
+    with pytest.raises(BackendError, match="'later'"):
+        read(file.backend, "t", include_deleted=True)
+
+
+def test_a_column_that_is_added_later_is_null_of_rows_that_are_gone(followed):
+    followed.write("delete from people where id = 'a'", "alter table people add column note TEXT default 'x'")
+
+    found = read(followed.backend, "people", include_deleted=True)
+
+    assert [(row["id"], row["team"], row["note"]) for row in found] == [
+        ("a", "red", None), ("b", "red", "x"), ("c", "blue", "x"),
+    ]  # fmt: skip
+
+
+def test_a_row_that_was_replaced_away_has_its_last_values(followed):
+    followed.write("insert or replace into people values ('d', 'a@x', 'red', 5)")
+
+    (row,) = read(followed.backend, "people", "deleted", include_deleted=True)
+
+    assert (row["id"], row["email"], row["n"]) == ("a", "a@x", 1)
+
+
+def test_keys_that_sqlite_holds_to_be_equal_stay_apart_when_they_are_read(tmp_path):
+    file = File(tmp_path / "x.db", "create table t (id TEXT collate nocase primary key, n BIGINT)",
+                "insert into t values ('a', 1), ('B', 2)")  # fmt: skip
+    file.backend.track(["t"])
+    file.write("update t set id = 'A' where id = 'a'")
+
+    assert keys(read(file.backend, "t")) == ["A", "B"]
+    assert [(row["id"], row["n"], row[DELETED]) for row in read(file.backend, "t", include_deleted=True)] == [
+        ("A", 1, False), ("B", 2, False), ("a", 1, True),
+    ]  # fmt: skip
+    assert keys(read(file.backend, "t", "deleted or n = 2", include_deleted=True, order_by=["-id"])) == ["a", "B"]
+
+
+def test_a_wide_table_is_read_with_its_rows_that_are_gone(tmp_path):
+    columns = ", ".join(f"c{n} BIGINT" for n in range(600))
+    file = File(
+        tmp_path / "x.db",
+        f"create table t (id BIGINT primary key, {columns})",
+        "insert into t (id, c599) values (1, 7)",
+    )
+    untracked = read(file.backend, "t", "c599 = 7")
+    file.backend.track(["t"])
+    file.write("delete from t")
+
+    (row,) = read(file.backend, "t", "c599 = 7", include_deleted=True)
+
+    assert (untracked[0]["c599"], row["c599"], row["c0"]) == (7, 7, None)
+
+
+def test_a_limit_and_an_offset_may_be_as_large_as_they_like(file):
+    assert len(read(file.backend, "people", limit=2**70)) == 3
+    assert read(file.backend, "people", limit=2**70, offset=2**70) == []
+
+
+# Publishing
+
+NOON = dt.datetime(2013, 1, 1, 12, tzinfo=UTC)
+
+
+def stamps(file, **options):
+    """By key, how many milliseconds after noon the rows were published."""
+    found = read(file.backend, "people", published=True, order_by=["updatedAt"], **options)
+    return {row["id"]: (row[UPDATED] - NOON) / dt.timedelta(milliseconds=1) for row in found}
+
+
+def test_stamps_reach_the_present_and_never_go_back(file):
+    file.backend.track(["people"])
+
+    file.backend.publish("people", now=NOON)
+    assert stamps(file) == {"a": -2, "b": -1, "c": 0}
+
+    file.write("update people set n = 9 where id = 'a'", "insert into people values ('d', 'd', '', 4)")
+    file.backend.publish("people", now=NOON - dt.timedelta(hours=1))
+    assert stamps(file) == {"b": -1, "c": 0, "a": 1, "d": 2}
+
+    file.write("delete from people where id = 'd'", "update people set n = 10 where id = 'a'")
+    file.backend.publish("people", now=NOON + dt.timedelta(seconds=1, microseconds=999))
+    assert stamps(file, include_deleted=True) == {"b": -1, "c": 0, "d": 999, "a": 1000}
+
+
+def test_a_row_came_before_it_last_changed(file):
+    file.backend.track(["people"])
+    file.backend.publish("people", now=NOON)
+    first = {row["id"]: row[CREATED] for row in read(file.backend, "people")}
+    file.write("update people set n = 9 where id = 'a'")
+    file.backend.publish("people", now=NOON + dt.timedelta(hours=1))
+
+    found = read(file.backend, "people", order_by=["updatedAt"], published=True)
+
+    assert [row[UPDATED] - row[CREATED] for row in found] == [
+        dt.timedelta(0),
+        dt.timedelta(0),
+        dt.timedelta(hours=1, milliseconds=2),
+    ]
+    assert {row["id"]: row[CREATED] for row in found} == first
+
+
+def test_nothing_is_written_where_nothing_is_new(file):
+    file.backend.track(["people"])
+    file.backend.publish("people")
+    backend = SqliteBackend(file.path, lock_timeout_s=0.05)
+    other = sqlite3.connect(file.path, isolation_level=None)
+    other.execute("begin immediate")
+
+    backend.publish("people")
+    other.execute("update people set n = 9 where id = 'a'")
+    other.execute("commit")
+    other.execute("begin immediate")
+    with pytest.raises(TransientError, match="held by another program"):
+        backend.publish("people")
+
+    other.execute("rollback")
+    other.close()
+    assert keys(read(backend, "people", published=True)) == ["b", "c"]
+
+
+def test_tombstones_are_purged_by_their_published_stamps(file):
+    file.backend.track(["people"])
+    file.write("delete from people where id = 'a'", "delete from people where id = 'b'")
+    file.backend.publish("people", now=NOON)
+
+    assert file.backend.purge_deleted(keep_days=1, now=NOON + dt.timedelta(hours=23)) == 0
+    assert file.backend.purge_deleted(keep_days=1, now=NOON + dt.timedelta(hours=24)) == 1
+    assert stamps(file, include_deleted=True) == {"c": -2, "b": 0}
+
+
+def without_marks(file):
+    """Take back what this version added to the settings."""
+    file.write(
+        "create table kept as select name, incarnation, purged from _syncframe_settings",
+        "drop table _syncframe_settings",
+        "create table _syncframe_settings (name text primary key, incarnation text not null, purged integer not null)",
+        "insert into _syncframe_settings select * from kept",
+        "drop table kept",
+    )
+
+
+def test_settings_of_an_earlier_version_are_mended_when_it_is_published(file):
+    file.backend.track(["people"])
+    without_marks(file)
+    assert (len(rows(file.backend, "people")), count(file.backend, "people", published=True)) == (3, 0)
+
+    file.backend.publish("people")
+
+    assert keys(read(file.backend, "people", published=True)) == ["a", "b", "c"]
+
+
+def test_settings_of_an_earlier_version_are_mended_when_it_is_tracked_again(file):
+    file.backend.track(["people"])
+    before, identity = versions(file.backend, "people"), file.backend.identity()
+    without_marks(file)
+
+    file.write(*file.backend.track_sql("people"))
+
+    assert file.ask("select count(*), sum(published) from _syncframe_settings") == [(2, 0)]
+    assert (versions(file.backend, "people"), file.backend.identity()) == (before, identity)
+
+
+def test_settings_that_are_gone_are_not_published_over(file):
+    file.backend.track(["people"])
+    file.write("delete from _syncframe_settings where name = 'people'")
+
+    for ask in (lambda: file.backend.publish("people"), lambda: count(file.backend, "people", published=True)):
+        with pytest.raises(BackendError, match="settings") as caught:
+            ask()
+        assert "syncframe track" in caught.value.hint
+
+
+def test_a_log_that_is_made_anew_goes_on_after_the_last_stamp(file):
+    file.backend.track(["people"])
+    later = dt.datetime.now(UTC) + dt.timedelta(days=1)
+    file.backend.publish("people", now=later)
+    file.write("drop trigger _syncframe_update_people")
+    file.backend.track(["people"])
+    assert count(file.backend, "people", published=True) == 0
+
+    file.backend.publish("people")
+
+    assert all(row[UPDATED] > later for row in read(file.backend, "people", published=True))
+
+
+@pytest.mark.parametrize("limit", [3, 100])
+def test_a_keyset_of_published_stamps_follows_the_transactions_of_other_programs(tmp_path, limit):
+    file = File(tmp_path / "x.db", "create table t (id BIGINT primary key, n BIGINT)")
+    file.backend = SqliteBackend(file.path, lock_timeout_s=60)
+    file.backend.track(["t"])
+
+    def write(start):
+        connection = sqlite3.connect(file.path, timeout=60)
+        for n in range(start, 120, 2):
+            with connection:
+                connection.execute("insert into t values (?, 0)", [n])
+                connection.execute("update t set n = n + 1 where id = ?", [n // 2])
+                connection.execute("delete from t where id = ?", [n - 20] if n % 7 == 0 else [-1])
+        connection.close()
+
+    writers = [threading.Thread(target=write, args=(start,)) for start in range(2)]
+    for writer in writers:
+        writer.start()
+    held, seen, place, is_over = {}, [], "updatedAt >= timestamptz '1970-01-01 00:00:00Z'", False
+    while not is_over:
+        is_over = not any(writer.is_alive() for writer in writers)
+        file.backend.publish("t")
+        page = read(
+            file.backend, "t", place, published=True, include_deleted=True, order_by=["updatedAt", "id"], limit=limit
+        )
+        for row in page:
+            held[row["id"]] = None if row[DELETED] else row["n"]
+            seen.append(row[UPDATED])
+            last = f"timestamptz '{row[UPDATED].isoformat()}'"
+            place = f"updatedAt > {last} or (updatedAt = {last} and id > {row['id']})"
+        is_over = is_over and not page
+
+    assert {key: n for key, n in held.items() if n is not None} == dict(file.ask("select id, n from t"))
+    assert all(earlier < later for earlier, later in itertools.pairwise(seen))
+
+
+# Connections that are kept
+
+
+def test_a_backup_that_is_copied_over_the_file_is_what_is_read_next(file, tmp_path):
+    """The number by which SQLite knows its cache to be old is the same in both files."""
+    shutil.copy(file.path, tmp_path / "backup.db")
+    file.write("update people set n = 10 where id = 'a'")
+    assert rows(file.backend, "people")["a"]["n"] == 10
+
+    shutil.copy(tmp_path / "backup.db", file.path)
+    file.write("update people set n = 20 where id = 'a'")
+
+    assert rows(file.backend, "people")["a"]["n"] == 20
+
+
+def test_no_connection_is_kept_in_wal_mode_whose_log_the_last_one_brings_into_the_file(tmp_path):
+    file = File(tmp_path / "x.db", "create table t (id BIGINT primary key)")
+    file.ask("pragma journal_mode = wal")
+
+    push(file.backend, "t", insert(1))
+
+    assert {path.name for path in tmp_path.iterdir()} == {"x.db"}
+
+
+def test_threads_that_write_at_one_time_wait_for_each_other(file):
+    file.backend.lock_timeout_s = 0.05
+
+    def write(number):
+        for step in range(5):
+            told = statuses(file.backend, "people", insert(f"{number}-{step}", n=step))
+            assert told == ["accepted"]
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(rows(file.backend, "people")) == 43

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import math
+import re
 import sqlite3
 import uuid
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import syncframe as sf
 from syncframe.backends import open as open_backend
+from syncframe.schema import Column
 
 D = decimal.Decimal
 UTC = dt.UTC
@@ -295,8 +299,8 @@ TIGHT = """
 REFUSED = {
     "a decimal of more digits than SQLite's NUMERIC keeps": (
         "price", D("123456789012345.67"),
-        "column 'price' (DECIMAL(20,2)) takes decimals, of at most 15 digits, as SQLite keeps: "
-        "1 value does not fit: Decimal('123456789012345.67') in row 'a'\nhint: declare it DECTEXT"),
+        "column 'price' (DECIMAL(20,2)) takes decimals, of at most 15 digits, as the back end keeps: "
+        "1 value does not fit: Decimal('123456789012345.67') in row 'a'\nhint: over SQLite declare it DECTEXT; services of this protocol keep no more"),
     "an unsigned number beyond SQLite's 64 bits": (
         "stock", 2**63,
         "column 'stock' (UBIGINT) takes whole numbers, up to 2**63 - 1, as the back end keeps: "
@@ -393,3 +397,63 @@ def test_values_just_within_what_sqlite_keeps_are_taken(tight, tmp_path):
 
     assert result.counts == {"accepted": 1, "conflicts": 0, "rejected": 0}
     assert {name: tight["tight"].get("a")[name] for name in values} == values
+
+
+@pytest.mark.parametrize("text", ["1e-99999999", "1e99999999", "Infinity", "1e-80"])
+@pytest.mark.parametrize("kind", ["DECIMAL(18,2)", "BIGINT"])
+def test_a_decimal_of_an_exponent_that_nothing_holds_is_refused_at_once(kind, text):
+    table = sf.connect(store=":memory:").table("t", schema={"id": "VARCHAR", "d": kind})
+
+    with pytest.raises(sf.SchemaError, match="cannot be held exactly"):
+        table.insert({"id": "a", "d": D(text)})
+
+
+# A service whose numbers are doubles and whose times have milliseconds ------------------------------------------------
+
+LOOSE = {
+    "whole": ("BIGINT", "int53", 2**53 + 1, 2**53, "of at most 2**53"),
+    "less": ("BIGINT", "int53", -(2**53) - 1, -(2**53), "of at most 2**53"),
+    "big": ("UBIGINT", "int53", 2**64 - 1, 2**53, "of at most 2**53"),
+    "share": ("DOUBLE", "finite", -math.inf, 1e308, "that is finite"),
+    "price": ("DECIMAL(20,2)", "numeric", D("123456789012345.67"), D("1234567890123.45"), "of at most 15 digits"),
+    "local": ("TIMESTAMP", "ms", dt.datetime(2024, 1, 1, 0, 0, 0, 1), dt.datetime(2024, 1, 1, 0, 0, 0, 1_000),
+              "in whole milliseconds"),
+    "at": ("TIMESTAMPTZ", "ms", dt.datetime(1969, 1, 1, 0, 0, 0, 1_001, UTC), dt.datetime(1969, 1, 1, tzinfo=UTC),
+           "in whole milliseconds"),
+    "clock": ("TIME", "ms", dt.time(1, 2, 3, 4), dt.time(1, 2, 3, 4_000), "in whole milliseconds"),
+}  # fmt: skip
+
+
+class Loose:
+    """A back end with one row that holds less than its types do; it is never asked to push."""
+
+    promises = sf.Promises(exact_types=False)
+
+    def schema(self, table):
+        columns = [Column(name, kind, held_as=held) for name, (kind, held, *_) in LOOSE.items()]
+        return sf.Schema((Column("id", "VARCHAR", nullable=False), *columns), ("id",))
+
+    def pull(self, table, query, since, others=()):
+        rows = pa.Table.from_pylist([{"id": "a"}], schema=self.schema(table).arrow())
+        for name, value in (("version", "1"), ("deleted", False), ("operation", None)):
+            rows = rows.append_column(f"_syncframe_{name}", pa.array([value]))
+        yield sf.Page(rows)
+
+    def push(self, batch):
+        raise AssertionError("nothing is to be pushed")
+
+
+@pytest.mark.parametrize("column", LOOSE)
+def test_what_a_service_would_change_is_refused_when_it_is_staged(column):
+    ctx = sf.connect(Loose(), store=":memory:")
+    ctx["loose"].pull()
+    _, _, refused, taken, words = LOOSE[column]
+
+    with pytest.raises(
+        sf.SchemaError, match=rf"column '{column}' .*{re.escape(words)}.*(as the back end keeps|JSON has no)"
+    ):
+        ctx["loose"].update("a", {column: refused})
+    assert ctx["loose"].get("a")[column] is None
+
+    ctx["loose"].update("a", {column: taken})
+    assert ctx["loose"].get("a")[column] == taken

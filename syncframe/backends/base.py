@@ -169,10 +169,14 @@ class Backend(Protocol):
 
     `schema`, `pull` and `push` are enough.  Asked for where they are there: `identity()`, a text that names the
     data and not the way to it; `aliases()`, such texts that it bore before; `tables()`; `rows(table, keys)`, rows by
-    key as in a page, tombstones included; `push_atomic(batches)`, all or nothing; `close()`.
+    key as in a page, tombstones included, with their last values; `read(table, read)` and `count(table, read)`, what
+    a `Read` asks for, rows as in a page, and how many; `publish(table)`, which makes the `updatedAt` of all that was
+    committed final, unique and rising in the order of commits; `push_atomic(batches)`, all or nothing; `close()`.
     """
 
-    promises: Promises
+    @property
+    def promises(self) -> Promises:
+        """What it can promise."""
 
     def schema(self, table: str) -> Schema:
         """The table's columns and key; BackendError with status 404 if there is none of that name."""

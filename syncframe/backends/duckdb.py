@@ -8,6 +8,7 @@ without tracked tables is held for each call only.
 
 from __future__ import annotations
 
+import datetime
 import re
 import threading
 from collections import defaultdict
@@ -24,7 +25,7 @@ import pyarrow.compute as pc
 from ..errors import AccessError, BackendError, QueryError, SchemaError, SyncError, TransientError
 from ..operation import Refusal
 from ..query import Condition, to_duckdb
-from ..schema import Column, Schema, quote, type_name
+from ..schema import Column, Schema, literal, quote, type_name
 from .base import Operations, Outcomes
 from .sql import (
     BATCH,
@@ -100,11 +101,12 @@ class _Session(Session):
             self._keep_images(table)
 
     def _keep_images(self, table: Table) -> None:
-        """Add to the batch, as JSON, the rows that it deletes."""
+        """Add to the batch, as JSON of texts that lead back to every value, the rows that it deletes."""
+        pairs = ", ".join(f"{literal(name)}, cast(t.{quote(name)} as varchar)" for name in table.schema.names)
         self.execute(
             f"""
             create or replace temp table {BATCH} as
-            select b.*, case when {table.there} then cast(to_json(t) as varchar) end as image
+            select b.*, case when {table.there} then cast(json_object({pairs}) as varchar) end as image
             from {BATCH} as b
             left join {quote(table.name)} as t on b.kind = 'delete' and {table.has_key_of("b")}
             """
@@ -265,23 +267,55 @@ class DuckdbBackend(SqlBackend):
         return f"duckdb:{self.path.resolve()}"
 
     def condition(self, condition: Condition, table: Table, column: Callable[[str], str]) -> tuple[str, list[object]]:
-        return to_duckdb(condition, column)
+        def plain(name: str) -> str:
+            return _without_nan(table.schema[name], column(name)) if name in table.schema.names else column(name)
+
+        return to_duckdb(condition, plain)
 
     def hashed(self, table: Table) -> str:
         return f"md5(cast(row({', '.join(f't.{quote(name)}' for name in table.schema.names)}) as varchar))"
 
+    def past(self, table: Table, column: Column) -> str:
+        # A JSON pointer, for a path has no way to write every name.
+        pointer = literal("/" + column.name.replace("~", "~0").replace("/", "~1"))
+        return f"try_cast(json_extract_string(log.image, {pointer}) as {table.declared[column.name]})"
+
+    def sortable(self, table: Table, column: Column, sql: str) -> str:
+        # An enum is sorted by its place among the labels, where SQLite has texts.
+        return f"cast({sql} as varchar)" if column.kind == "ENUM" else _without_nan(column, sql)
+
+    def stamp_since(self, session: Session, table: Table, moment: datetime.datetime, until: int) -> int:
+        sql = f"select coalesce(min(stamp), ?) from {table.log} where stamp <= ? and updated_at >= ?"
+        ((stamp,),) = session.values(sql, [until + 1, until, moment])
+        return int(str(stamp))
+
     # Tracking
+
+    def settings_statements(self, session: Session) -> list[str]:
+        return [
+            f"create table if not exists {SETTINGS} (name varchar primary key, incarnation varchar, purged bigint)",
+            # Not in an earlier version's.
+            f"alter table {SETTINGS} add column if not exists published bigint default 0",
+            f"alter table {SETTINGS} add column if not exists published_ms bigint default 0",
+        ]
+
+    def publish_statement(self, table: Table) -> str:
+        return f"""
+            update {table.log} as log set updated_at = n.moment, created_at = least(created_at, n.moment)
+            from (
+                select stamp,
+                    cast(make_timestamp((? + row_number() over (order by stamp) - 1) * 1000) as timestamptz) as moment
+                from {table.log} where stamp > ?
+            ) as n
+            where n.stamp = log.stamp
+        """
 
     def track_statements(self, session: Session, table: Table) -> list[str]:
         keys = ", ".join(map(quote, table.schema.key))
         own = ", ".join(f"{k} {table.declared[n]}" for k, n in zip(table.keys, table.schema.key, strict=True))
-        settings = [
-            f"create table if not exists {SETTINGS} (name varchar primary key, incarnation varchar, purged bigint)",
-            f"insert or ignore into {SETTINGS} values ('{DATABASE}', cast(uuid() as varchar), 0)",
-        ]
-        name = table.name.replace("'", "''")
+        settings = [*self.settings_statements(session), f"{_settings_row(DATABASE)} do nothing"]
         log = [
-            f"insert or replace into {SETTINGS} values ('{name}', cast(uuid() as varchar), 0)",
+            f"{_settings_row(table.name)} {_RENEWED}",
             f"""
             create table {table.log} (
                 stamp bigint, {own}, version varchar, deleted boolean, operation_ids varchar,
@@ -305,8 +339,7 @@ class DuckdbBackend(SqlBackend):
         ((others,),) = session.values(
             f"select count(*) from {SETTINGS} where name not in (?, ?)", [DATABASE, table.name]
         )
-        name = table.name.replace("'", "''")
-        rest = f"delete from {SETTINGS} where name = '{name}'" if others else f"drop table {SETTINGS}"
+        rest = f"delete from {SETTINGS} where name = {literal(table.name)}" if others else f"drop table {SETTINGS}"
         return [f"drop table if exists {table.log}", rest]
 
     # Push
@@ -381,6 +414,14 @@ class DuckdbBackend(SqlBackend):
         )
 
 
+def _settings_row(name: str) -> str:
+    values = f"{literal(name)}, cast(uuid() as varchar), 0"
+    return f"insert into {SETTINGS} (name, incarnation, purged) values ({values}) on conflict"
+
+
+# A new log's `updatedAt` go on after the last that any client has seen.
+_RENEWED = "(name) do update set incarnation = excluded.incarnation, purged = 0, published = 0"
+
 _DESCRIBE = """
     select
         c.table_name,
@@ -413,6 +454,10 @@ def _column(table: str, name: str, given: object, nullable: bool) -> Column:
 def _normal(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     """NaN is NULL."""
     return pc.if_else(pc.is_nan(values), None, values) if column.family == "float" else values
+
+
+def _without_nan(column: Column, sql: str) -> str:
+    return f"nullif({sql}, cast('nan' as {column.type}))" if column.family == "float" else sql
 
 
 _REFUSALS = (

@@ -26,16 +26,18 @@ import pyarrow.compute as pc
 
 from ..errors import BackendError, CheckpointLost, QueryError, SchemaError
 from ..operation import Refusal
-from ..query import Condition, Query
+from ..query import Call, Condition, Literal, Node, Order, Query, Read
+from ..query import Column as Named
 from ..schema import RESERVED_PREFIX, Column, Schema, quote, shown
+from ..texts import parsed, written
 from .base import DELETED, HELD, OPERATION, VERSION, Checkpoint, Operations, Outcomes, Page, Promises, page_schema
 from .decide import PLACE, STATE, THERE, conformed, outcomes, rejected, runs, verdicts, with_operation
-from .texts import parsed, written
 
 PUSH_ROWS = 10_000  # operations of one transaction
 KEYS, BATCH, MATCHES = "_syncframe_keys", "_syncframe_batch", "_syncframe_matches"
 SETTINGS = "_syncframe_settings"
 LAST_STAMP = 2**63 - 1
+MILLISECOND = datetime.timedelta(milliseconds=1)
 DATABASE = ""  # the settings row whose incarnation names the database itself
 
 _SYSTEM = {
@@ -92,6 +94,37 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Up to which stamp a log's `updatedAt` are published, the last of them in ms since 1970, and its newest stamp."""
+
+    published: int
+    last_ms: int
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows a read finds, as SQL.
+
+    Parameters
+    ----------
+    found
+        The tables that the condition and the order ask: `t`, `log`, or both of them joined.
+    alias
+        The one, if only one is asked.
+    joined
+        How the other one is joined to the rows that were found.
+    """
+
+    found: str
+    alias: str
+    joined: str
+    where: str
+    parameters: list[object]
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """What a checkpoint says: the last log entry that was read, so that it can be looked for again.
 
@@ -110,9 +143,21 @@ class Place:
     def of(cls, checkpoint: Checkpoint) -> Place:
         try:
             incarnation, stamp, version, key = json.loads(checkpoint)
-            return cls(str(incarnation), int(stamp), version, tuple(key))
-        except (ValueError, TypeError) as error:
-            raise CheckpointLost(f"the checkpoint {checkpoint!r} is not of this back end") from error
+            place = cls(incarnation, stamp, version, tuple(key))
+            place._check()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointLost(f"the checkpoint {checkpoint[:200]!r} is not of this back end") from error
+        return place
+
+    def _check(self) -> None:
+        """A checkpoint may come from anywhere."""
+        texts = [self.incarnation, *self.key, *([] if self.version is None else [self.version])]
+        if (
+            type(self.stamp) is not int
+            or not 0 <= self.stamp <= LAST_STAMP
+            or not all(isinstance(t, str) for t in texts)
+        ):
+            raise ValueError(self)
 
 
 class Refused(Exception):
@@ -218,6 +263,26 @@ class SqlBackend(ABC):
     @abstractmethod
     def untrack_statements(self, session: Session, table: Table) -> list[str]:
         """The SQL that removes a table's log."""
+
+    @abstractmethod
+    def past(self, table: Table, column: Column) -> str:
+        """The last value of a row that is gone, as SQL of the log's image."""
+
+    @abstractmethod
+    def sortable(self, table: Table, column: Column, sql: str) -> str:
+        """A column's SQL in a form that the database sorts as its values are."""
+
+    @abstractmethod
+    def stamp_since(self, session: Session, table: Table, moment: datetime.datetime, until: int) -> int:
+        """The first stamp up to `until` whose `updatedAt`, which rise with the stamps, is `moment` or later."""
+
+    @abstractmethod
+    def settings_statements(self, session: Session) -> list[str]:
+        """The SQL that makes the settings, or adds what an earlier version had not."""
+
+    @abstractmethod
+    def publish_statement(self, table: Table) -> str:
+        """The SQL that gives the entries above a stamp the milliseconds from one on: parameters (ms, stamp)."""
 
     # Tables
 
@@ -340,7 +405,7 @@ class SqlBackend(ABC):
             described = self.describe(session, table)
             schema = described.schema
             wanted = keys.select(list(schema.key)).rename_columns([f"k_{name}" for name in schema.key])
-            found = self._lookup(session, described, wanted)
+            found = self._lookup(session, described, wanted, past=True)
         known = pc.or_(found[THERE], pc.is_valid(found[VERSION]))
         for name in schema.key:
             found = found.append_column(name, keys[name])
@@ -433,10 +498,30 @@ class SqlBackend(ABC):
 
     def _any(self, table: Table, queries: Sequence[Query]) -> tuple[str, list[object]]:
         """Whether a row matches one of the queries, as SQL that is never NULL."""
+        texts, parameters = ["false"], []
+        for query in queries:
+            if query.where is None:
+                return "true", []
+            text, bound = self.condition(query.where, table, self._names(table))
+            texts.append(f"coalesce({text}, false)")
+            parameters += bound
+        return f"({' or '.join(texts)})", parameters
+
+    def _names(self, table: Table, *, log: bool = False, past: bool = False) -> Callable[[str], str]:
+        """How a statement names columns: with `log` the key is the log's, with `past` a row that is gone has values."""
 
         def column(name: str) -> str:
+            if name in table.schema.key and log:
+                return f"log.{quote(f'k_{name}')}"
             if name in table.schema:
-                return f"t.{quote(name)}"
+                held = f"t.{quote(name)}"
+                if not past or name in table.schema.key:
+                    return held
+                return f"case when {table.there} then {held} else {self.past(table, table.schema[name])} end"
+            if name not in _SYSTEM:
+                raise QueryError(
+                    f"table {table.name!r} has no column {name!r}", hint=f"it has {shown(table.schema.names)}"
+                )
             if not table.tracked:
                 raise QueryError(
                     f"{name!r} cannot be asked for: table {table.name!r} is not tracked",
@@ -444,14 +529,145 @@ class SqlBackend(ABC):
                 )
             return _SYSTEM[name]
 
-        texts, parameters = ["false"], []
-        for query in queries:
-            if query.where is None:
-                return "true", []
-            text, bound = self.condition(query.where, table, column)
-            texts.append(f"coalesce({text}, false)")
-            parameters += bound
-        return f"({' or '.join(texts)})", parameters
+        return column
+
+    # Read
+
+    def read(self, table: str, read: Read) -> pa.Table:
+        """Return rows as in a page, sorted by `order_by` and then by the key, in one transaction.
+
+        NULLs come before all values, and last where the order is descending; texts are sorted by their bytes.
+        A tombstone has the last values of its row; of what is not known of them, because a column came
+        later or a value does not fit its type, NULL.
+
+        Raises
+        ------
+        QueryError
+            If a column is unknown, or a system column of a table that is not tracked.
+        """
+        with self.session() as session:
+            described = self.describe(session, table)
+            schema = described.schema.select(described.schema.names if read.columns is None else read.columns)
+            selection = self._selection(session, described, read)
+            found = f"from {selection.found} where {selection.where} order by {selection.order} {_limit(read)}"
+            if alias := selection.alias:
+                found = f"from (select {alias}.* {found}) as {alias} {selection.joined} order by {selection.order}"
+            past = read.include_deleted and described.tracked
+            named = self._names(described, log=past, past=past)
+            sql = f"""
+                select {_state(described, self.hashed(described))}, {", ".join(named(c.name) for c in _ordered(schema))}
+                {found}
+            """
+            rows = session.select(described, sql, selection.parameters, [*STATE, *_ordered(schema)])
+        return _as_rows(rows, schema)
+
+    def count(self, table: str, read: Read) -> int:
+        """How many rows match, `limit` and `offset` left out of account."""
+        with self.session() as session:
+            selection = self._selection(session, self.describe(session, table), read)
+            sql = f"select count(*) from {selection.found} where {selection.where}"
+            ((count,),) = session.values(sql, selection.parameters)
+        return int(str(count))
+
+    def _selection(self, session: Session, table: Table, read: Read) -> Selection:
+        """Ask only the tables that the condition and the order need: the others are joined to a page, not to all."""
+        past = read.include_deleted and table.tracked
+        asked = {*(read.where.columns if read.where else ()), *(order.column for order in read.order_by)}
+        wanted, bound = self._published(session, table, read)
+        asks_table = not asked.isdisjoint(table.schema.values)
+        asks_log = table.tracked and (past or bool(wanted) or not asked.issubset(table.schema.names))
+        name, log, same = f"{quote(table.name)} as t", f"{table.log} as log", table.has_key_of("log")
+        by_stamp = _is_by_stamp(table, read)
+        if asks_log and asks_table:
+            alias, joined = "", ""
+            found = f"{log} left join {name} on {same}"
+            if not past:
+                # The first of a cross join is the outer one, so that entries come in the order of their stamps.
+                found = f"{log} cross join {name}" if by_stamp else f"{log}, {name}"
+                wanted = [same, *wanted]
+        elif asks_log:
+            alias, found, joined = "log", log, f"left join {name} on {same}"
+            wanted = wanted if past else ["not log.deleted", *wanted]
+        else:
+            alias, found, joined = "t", name, f"left join {log} on {same}" if table.tracked else ""
+        named = self._names(table, log=past or alias == "log", past=past)
+        text, parameters = ("true", []) if read.where is None else self.condition(read.where, table, named)
+        order = self._order(table, read, named)
+        return Selection(found, alias, joined, " and ".join([*wanted, text]), [*bound, *parameters], order)
+
+    def _order(self, table: Table, read: Read, named: Callable[[str], str]) -> str:
+        if _is_by_stamp(table, read):
+            # Published `updatedAt` rise with the stamps, in whose order the entries lie.
+            return f"log.stamp {_direction(read.order_by[0])}"
+        terms = [*read.order_by, *map(Order, table.schema.key)]
+        return ", ".join(f"{self._sorted(table, term.column, named)} {_direction(term)}" for term in terms)
+
+    def _sorted(self, table: Table, name: str, named: Callable[[str], str]) -> str:
+        sql = named(name)
+        return self.sortable(table, table.schema[name], sql) if name in table.schema else sql
+
+    def _published(self, session: Session, table: Table, read: Read) -> tuple[list[str], list[object]]:
+        """What a read of published rows asks of their stamps: up to the mark, and where its `updatedAt` lie."""
+        if not (read.published and table.tracked):
+            return [], []
+        mark = self._mark(session, table)
+        wanted: list[str] = []
+        bound: list[object] = []
+        if mark.newest > mark.published:
+            wanted, bound = ["log.stamp <= ?"], [mark.published]
+        if read.where is not None and "updatedAt" not in table.schema:
+            low, high = edge(read.where.tree, "updatedAt", low=True), edge(read.where.tree, "updatedAt", low=False)
+            if low is not None:
+                wanted.append("log.stamp >= ?")
+                bound.append(self.stamp_since(session, table, low, mark.published))
+            if high is not None:
+                wanted.append("log.stamp < ?")
+                bound.append(self.stamp_since(session, table, _just_after(high), mark.published))
+        return wanted, bound
+
+    # Publish
+
+    def publish(self, table: str, *, now: datetime.datetime | None = None) -> None:
+        """Give the log's entries that have none yet their final `updatedAt`, in the order in which they were committed.
+
+        They are whole milliseconds, unique and rising with the stamps, and reach the present, so that a bulk
+        load does not run ahead of the clock.  What changed since has a provisional one, and is left out by
+        `Read(published=True)`: a client that asks for what is newer than the last it saw misses nothing.
+        Versions stay.  If nothing is new, nothing is written.
+        """
+        with self.session() as session:
+            described = self.describe(session, table)
+            if not described.tracked or _is_published(self._mark(session, described)):
+                return
+        with self.session(write=True) as session:
+            described = self.describe(session, table)
+            if not described.tracked:
+                return
+            for sql in self.settings_statements(session):
+                session.execute(sql)
+            mark = self._mark(session, described)
+            # Another one may have done it meanwhile.
+            if not _is_published(mark):
+                self._publish(session, described, mark, now or datetime.datetime.now(datetime.UTC))
+
+    def _publish(self, session: Session, table: Table, mark: Mark, now: datetime.datetime) -> None:
+        ((found,),) = session.values(f"select count(*) from {table.log} where stamp > ?", [mark.published])
+        count = int(str(found))
+        first = max(mark.last_ms + 1, (now - _EPOCH) // MILLISECOND - (count - 1))
+        session.execute(self.publish_statement(table), [first, mark.published])
+        session.execute(
+            f"update {SETTINGS} set published = ?, published_ms = ? where name = ?",
+            [mark.newest, first + count - 1, table.name],
+        )
+
+    def _mark(self, session: Session, table: Table) -> Mark:
+        rows = session.values(f"select * from {SETTINGS} where name = ?", [table.name])
+        if not rows:
+            raise _settings_are_gone(table)
+        ((newest,),) = session.values(f"select coalesce(max(stamp), 0) from {table.log}")
+        # An earlier version's settings have three columns.
+        published, last_ms = rows[0][3:5] or (0, 0)
+        return Mark(int(str(published)), int(str(last_ms)), int(str(newest)))
 
     # Checkpoints
 
@@ -479,9 +695,11 @@ class SqlBackend(ABC):
         return place
 
     def _was_rewritten(self, session: Session, table: Table, place: Place) -> bool:
-        if len(place.key) != len(table.schema.key):
+        try:
+            columns = zip(table.schema.key_columns, place.key, strict=True)
+            keys = {f"k_{c.name}": parsed([text], c) for c, text in columns}
+        except (ValueError, pa.ArrowException):  # a key of something else
             return False
-        keys = {f"k_{c.name}": parsed([text], c) for c, text in zip(table.schema.key_columns, place.key, strict=True)}
         stamp = self._lookup(session, table, pa.table(keys))[PLACE][0].as_py()
         return stamp is not None and stamp > place.stamp
 
@@ -495,7 +713,7 @@ class SqlBackend(ABC):
             [stamp, table.name],
         )
         if not rows:
-            raise BackendError(f"the settings of the change log of table {table.name!r} are gone", hint=_MEND)
+            raise _settings_are_gone(table)
         incarnation, purged, version = rows[0]
         return str(incarnation), int(str(purged)), None if version is None else str(version)
 
@@ -593,13 +811,13 @@ class SqlBackend(ABC):
         now = self._lookup(session, plan.table, plan.keys) if plan.statements else plan.now
         return outcomes(plan.batch, plan.verdict, refusals, now)
 
-    def _lookup(self, session: Session, table: Table, keys: pa.Table) -> pa.Table:
-        """What is there of these keys, in their order: STATE and the value columns."""
+    def _lookup(self, session: Session, table: Table, keys: pa.Table, *, past: bool = False) -> pa.Table:
+        """What is there of these keys, in their order: STATE and the value columns, with `past` of tombstones too."""
         session.load(KEYS, table, keys.append_column("position", pa.array(range(len(keys)))))
         log = f"left join {table.log} as log on {table.logs_key_of('k')}" if table.tracked else ""
-        values = table.schema.value_columns
+        values, named = table.schema.value_columns, self._names(table, past=past and table.tracked)
         sql = f"""
-            select {_state(table, self.hashed(table))}{"".join(f", t.{quote(c.name)}" for c in values)}
+            select {_state(table, self.hashed(table))}{"".join(f", {named(c.name)}" for c in values)}
             from {KEYS} as k {log} left join {quote(table.name)} as t on {table.has_key_of("k")}
             order by k.position
         """
@@ -612,10 +830,67 @@ class SqlBackend(ABC):
         return rejected(batch, refusal, now)
 
 
+def _is_published(mark: Mark) -> bool:
+    return mark.published >= mark.newest
+
+
+def _just_after(moment: datetime.datetime) -> datetime.datetime:
+    return min(moment, _LAST_MOMENT) + datetime.timedelta(microseconds=1)
+
+
+def _is_by_stamp(table: Table, read: Read) -> bool:
+    first = read.order_by[0].column if read.order_by else ""
+    return read.published and table.tracked and first == "updatedAt" and first not in table.schema
+
+
+def _direction(order: Order) -> str:
+    return "desc nulls last" if order.descending else "asc nulls first"
+
+
+def _limit(read: Read) -> str:
+    if read.limit is None and not read.offset:
+        return ""
+    limit, offset = (LAST_STAMP if read.limit is None else read.limit), read.offset
+    return f"limit {min(int(limit), LAST_STAMP)} offset {min(int(offset), LAST_STAMP)}"
+
+
+def edge(node: Node, name: str, *, low: bool) -> datetime.datetime | None:
+    """The lowest (or highest) instant that a column has in rows that fulfil a condition, where it says so."""
+    match node:
+        case Call("and" | "or" as op, args):
+            known = [edge(arg, name, low=low) for arg in args]
+            some = [moment for moment in known if moment is not None]
+            if not some or (op == "or" and len(some) < len(known)):
+                return None
+            return max(some) if low == (op == "and") else min(some)
+        case Call("between", (Named(of), Literal() as first, Literal() as last)) if of == name:
+            return _moment(first if low else last)
+        case Call(op, (Named(of), Literal() as value)) if of == name and op in _BOUNDS[low]:
+            return _moment(value)
+        case Call(op, (Literal() as value, Named(of))) if of == name and op in _BOUNDS[not low]:
+            return _moment(value)
+    return None
+
+
+def _moment(literal: Literal) -> datetime.datetime | None:
+    return literal.value if isinstance(literal.value, datetime.datetime) else None
+
+
+_BOUNDS = {True: ("=", ">", ">="), False: ("=", "<", "<=")}
+_LAST_MOMENT = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
 def missing_table(name: str, path: object, session: Session) -> BackendError:
     known = shown(n for n in session.names() if not n.lower().startswith(RESERVED_PREFIX))
     return BackendError(
         f"table {name!r} is not in {path}, which has {known or 'no tables'}", hint="check the spelling", status=404
+    )
+
+
+def _settings_are_gone(table: Table) -> BackendError:
+    return BackendError(
+        f"the settings of the change log of table {table.name!r} are gone", hint="`syncframe track` makes it anew"
     )
 
 
@@ -630,9 +905,6 @@ def given_types(table: str, given: Any, columns: Iterable[str]) -> dict[str, obj
     if unknown:
         raise SchemaError(f"table {table!r} has no column {shown(unknown)}", hint="see connect(schema=...)")
     return types
-
-
-_MEND = "`syncframe track` makes it anew"
 
 
 def _statement(table: Table, kind: str, given: tuple[str, ...]) -> str:

@@ -1,18 +1,24 @@
 """A SQLite file as a back end, by the driver of the standard library.
 
-A connection lives for one transaction, so that nothing is held between calls and any thread may
-call.  What SQLite does not have in types it keeps as text (`texts`); a column's declared type says
-what that text is.  `sqlite_log` has the triggers that log every program's writes.
+No transaction outlives a call, and any thread may call.  What SQLite does not have in types it keeps
+as text (`texts`); a column's declared type says what that text is.  `sqlite_log` has the triggers that
+log every program's writes.
 """
 
 from __future__ import annotations
 
+import datetime
+import functools
 import hashlib
+import json
 import re
 import sqlite3
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +27,19 @@ import pyarrow.compute as pc
 
 from ..errors import AccessError, BackendError, QueryError, SchemaError, SyncError, TransientError
 from ..operation import Refusal
-from ..query import Condition, register_sqlite_functions, to_sqlite
-from ..schema import Column, Schema, quote, type_name
+from ..query import Call, Condition, Literal, Node, register_sqlite_functions, to_sqlite
+from ..query import Column as Named
+from ..schema import SYSTEM_COLUMNS, Column, Schema, literal, quote, type_name
+from ..texts import parsed, written
 from . import sqlite_log
+from .decide import THERE
 from .sql import BATCH, Refused, Session, SqlBackend, Table, given_types, missing_table, no_key
-from .texts import parsed, written
+from .sqlite_connections import Connections, Held
 
 LOCK_TIMEOUT_S = 5.0
-CACHE_KIB = 65_536  # keys of a batch lie anywhere; with SQLite's own 2 MiB every page is read and written many times
+_FUNCTION = re.compile(r"_syncframe_\w+\(")
+# SQLite lets one write at a time and wakes nobody who waits: threads of one process wait for each other here.
+_WRITING: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 ARGUMENTS_MAX = 100  # of a SQL function
 
 # What SQLite programs write and DuckDB has no name for, or means by it what SQLite does not.
@@ -163,6 +174,40 @@ def _is_flag(whole: pa.Array, column: Column) -> bool:
     return True
 
 
+def past_value(image: bytes | None, name: str, kind: str) -> Any:
+    """A value of a row that is gone, as the table held it; NULL if nothing is known of it.
+
+    Parameters
+    ----------
+    image
+        What the log's triggers wrote, as bytes: a text that is no UTF-8 has no value, and the others have theirs.
+    kind
+        What a text in the image stands for: "blob", "real", "number" (a text that SQLite's NUMERIC affinity
+        would have turned into a number) or "".
+    """
+    value = None if image is None else _image(image).get(name)
+    if not isinstance(value, str):
+        return value
+    try:
+        if kind == "blob":
+            return bytes.fromhex(value)
+        if kind == "real" or (kind == "number" and _REAL.fullmatch(value)):
+            return float(value)
+        value.encode()
+    except ValueError:
+        return None
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def _image(image: bytes) -> dict[str, Any]:
+    held: dict[str, Any] = json.loads(image.decode(errors="surrogateescape"))
+    return held
+
+
+_REAL = re.compile(r"-?[0-9]+\.[0-9]+(e[+-][0-9]+)?")
+
+
 def row_hash(*values: Any) -> str:
     """The version of an untracked row: equal for rows that hold the same, whatever is declared."""
     return hashlib.blake2b(repr(values).encode(), digest_size=10).hexdigest()
@@ -172,12 +217,19 @@ def row_hash(*values: Any) -> str:
 
 
 class _Session(Session):
-    def __init__(self, connection: sqlite3.Connection, backend: SqliteBackend) -> None:
-        self.connection = connection
+    def __init__(self, held: Held, backend: SqliteBackend) -> None:
+        self.held = held
+        self.connection = held.connection
         self.backend = backend
 
     def _run(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
         self.backend.statements += 1
+        if not self.held.has_functions and _FUNCTION.search(sql):
+            # Putting them on the connection takes longer than most statements do.
+            self.connection.create_function("_syncframe_hash", -1, row_hash, deterministic=True)
+            self.connection.create_function("_syncframe_past", 3, past_value, deterministic=True)
+            register_sqlite_functions(self.connection)
+            self.held.has_functions = True
         return self.connection.execute(sql, parameters)
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
@@ -197,7 +249,9 @@ class _Session(Session):
             try:
                 arrays.append(_checked(table, column, cells))
             except _MISFITS as error:
-                raise _misfit(table, column, columns, held) from error
+                if THERE not in (c.name for c in columns):
+                    raise _misfit(table, column, columns, held) from error
+                arrays.append(_without_past_misfits(table, column, columns, held, error))
         return pa.table(arrays, names=[column.name for column in columns])
 
     def _fetched(self, sql: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
@@ -207,6 +261,7 @@ class _Session(Session):
             if "decode to UTF-8" not in str(error):
                 raise
         # Read again in a form that shows the broken text, so that the row with it can be named.
+        self.held.is_kept = False
         self.connection.text_factory = lambda held: held.decode(errors="surrogateescape")
         return self._run(sql, parameters).fetchall()
 
@@ -268,30 +323,27 @@ class SqliteBackend(SqlBackend):
     path: Path
     schemas: Mapping[str, Any] = field(default_factory=dict)
     lock_timeout_s: float = LOCK_TIMEOUT_S
+    _connections: Connections = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._connections = Connections(self.path, self.lock_timeout_s)
 
     @contextmanager
     def session(self, *, write: bool = False) -> Iterator[_Session]:
-        try:
-            connection = self._connect()
+        with _WRITING[self.path.resolve()] if write else nullcontext():
             try:
-                connection.execute("begin immediate" if write else "begin")
-                yield _Session(connection, self)
-                self._commit(connection)
-            finally:
-                # What is not committed is rolled back.
-                connection.close()
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode=rw", uri=True, timeout=self.lock_timeout_s, isolation_level=None
-        )
-        connection.execute("pragma foreign_keys = on")
-        connection.execute(f"pragma cache_size = -{CACHE_KIB}")
-        connection.create_function("_syncframe_hash", -1, row_hash, deterministic=True)
-        register_sqlite_functions(connection)
-        return connection
+                held = self._connections.take()
+                try:
+                    held.connection.execute("begin immediate" if write else "begin")
+                    yield _Session(held, self)
+                    self._commit(held.connection)
+                except BaseException:
+                    # What is not committed is rolled back.
+                    held.connection.close()
+                    raise
+                self._connections.give_back(held)
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:
@@ -322,6 +374,18 @@ class SqliteBackend(SqlBackend):
     # Tables
 
     def describe(self, session: Session, name: str) -> Table:
+        if not isinstance(session, _Session):
+            raise TypeError(session)
+        ((version,),) = session.values("pragma schema_version")
+        held = session.held
+        if held.schema_version != version:
+            held.schema_version, held.described = int(str(version)), {}
+        if name not in held.described:
+            held.described[name] = self._described(session, name)
+        table: Table = held.described[name]
+        return table
+
+    def _described(self, session: Session, name: str) -> Table:
         rows = session.values(_DESCRIBE, [*sqlite_log.EVENTS, name])
         if not rows or name.lower().startswith(("sqlite_", "_syncframe")):
             raise missing_table(name, self.path, session)
@@ -360,7 +424,40 @@ class SqliteBackend(SqlBackend):
         return f"sqlite:{self.path.resolve()}"
 
     def condition(self, condition: Condition, table: Table, column: Callable[[str], str]) -> tuple[str, list[object]]:
-        return to_sqlite(condition, table.schema, column)
+        tree = _in_sqlites_words(condition.tree, table)
+        return to_sqlite(replace(condition, tree=tree), table.schema, lambda name: self._compared(table, name, column))
+
+    def _compared(self, table: Table, name: str, column: Callable[[str], str]) -> str:
+        is_number = name in table.texts and table.schema[name].kind != "UBIGINT"
+        return f"cast({column(name)} as integer)" if is_number else column(name)
+
+    def past(self, table: Table, column: Column) -> str:
+        kinds = {"bytes": "blob", "float": "real"}
+        kind = kinds.get(column.family, "number" if affinity(table.declared[column.name]) == "numeric" else "")
+        return f"_syncframe_past(cast(log.image as blob), {literal(column.name)}, '{kind}')"
+
+    def sortable(self, table: Table, column: Column, sql: str) -> str:
+        if column.name in table.texts or column.family == "decimal":
+            return f"_syncframe_key({sql})"
+        if column.family in ("timestamp", "instant"):
+            return f"_syncframe_moment({sql})"
+        if column.family == "time":
+            return f"_syncframe_clock({sql})"
+        if column.family == "text":
+            return f"{f'cast({sql} as text)' if column.held_as else sql} collate binary"
+        return sql
+
+    def stamp_since(self, session: Session, table: Table, moment: datetime.datetime, until: int) -> int:
+        low, high = 1, until + 1
+        while low < high:
+            middle = (low + high) // 2
+            sql = f"select stamp, updated_at from {table.log} where stamp between ? and ? order by stamp limit 1"
+            found = session.values(sql, [middle, until])
+            if not found or datetime.datetime.fromisoformat(str(found[0][1])) >= moment:
+                high = middle
+            else:
+                low = int(str(found[0][0])) + 1
+        return low
 
     def hashed(self, table: Table) -> str:
         # Texts go as bytes, for one that is not UTF-8 has no hash otherwise, and is to be named when it is read.
@@ -380,8 +477,15 @@ class SqliteBackend(SqlBackend):
     def untrack_statements(self, session: Session, table: Table) -> list[str]:
         return sqlite_log.untrack_statements(session, table)
 
+    def settings_statements(self, session: Session) -> list[str]:
+        return sqlite_log.settings_statements(session)
+
+    def publish_statement(self, table: Table) -> str:
+        return sqlite_log.publish_statement(table)
+
     def close(self) -> None:
-        """Nothing is held between calls."""
+        """Let go of the connections that are kept."""
+        self._connections.close()
 
     def record(self, session: Session, table: Table) -> None:
         """Triggers have written the entries; they leave the ids of operations alone."""
@@ -391,6 +495,51 @@ class SqliteBackend(SqlBackend):
             from {BATCH} as b where {table.logs_key_of("b")}
             """
         )
+
+
+_COMPARISONS = frozenset({"=", "<>", "<", "<=", ">", ">=", "is distinct from", "is not distinct from", "between", "in"})
+
+
+def _in_sqlites_words(node: Node, table: Table) -> Node:
+    """The tree with comparisons that SQLite can make itself, or that it makes otherwise with numbers held as text."""
+    if not isinstance(node, Call):
+        return node
+    args = [_in_sqlites_words(arg, table) for arg in node.args]
+    if node.op in _COMPARISONS:
+        args = _as_stamps(args, table) or [_as_decimal(arg) if _has_large(args, table) else arg for arg in args]
+    return replace(node, args=tuple(args))
+
+
+def _as_stamps(args: Sequence[Node], table: Table) -> list[Node] | None:
+    """`createdAt` and `updatedAt` compared with whole milliseconds, as the texts that they are in the log."""
+    texts: list[Node] = []
+    for arg in args:
+        if (
+            isinstance(arg, Named)
+            and arg.family == "instant"
+            and arg.name in SYSTEM_COLUMNS
+            and arg.name not in table.schema
+        ):
+            texts.append(replace(arg, family="text", kind="VARCHAR"))
+        elif (
+            isinstance(arg, Literal) and isinstance(arg.value, datetime.datetime) and not arg.value.microsecond % 1_000
+        ):
+            texts.append(Literal(sqlite_log.stamp_text(arg.value), "text"))
+        else:
+            return None
+    return texts
+
+
+def _has_large(args: Sequence[Node], table: Table) -> bool:
+    return any(isinstance(arg, Named) and arg.kind == "UBIGINT" and arg.name in table.texts for arg in args)
+
+
+def _as_decimal(node: Node) -> Node:
+    if node.family != "int":
+        return node
+    if isinstance(node, Literal):
+        return Literal(None if node.value is None else Decimal(node.value), "decimal")
+    return Call("to decimal", (node,), "decimal")
 
 
 # A generated column cannot be written, and is left out.
@@ -458,6 +607,23 @@ def _misfit(table: Table, column: Column, columns: Sequence[Column], held: Seque
         f"table {table.name!r}, row {key}: {found}",
         hint=f'mend the row, or give another type: connect(..., schema={{"{table.name}": {{"{column.name}": ...}}}})',
     )
+
+
+def _without_past_misfits(
+    table: Table, column: Column, columns: Sequence[Column], held: Sequence[Sequence[Any]], error: Exception
+) -> pa.Array:
+    """Once more, with NULL for what does not fit of rows that are gone, for nobody can mend them."""
+    places = [c.name for c in columns]
+    cells, there = held[places.index(column.name)], held[places.index(THERE)]
+    mended = [
+        cell if is_there or _fits(table, column, cell) else None for cell, is_there in zip(cells, there, strict=True)
+    ]
+    try:
+        return _checked(table, column, mended)
+    except _MISFITS:
+        raise _misfit(
+            table, column, columns, [*held[: places.index(column.name)], mended, *held[places.index(column.name) + 1 :]]
+        ) from error
 
 
 def _fits(table: Table, column: Column, cell: Any) -> bool:

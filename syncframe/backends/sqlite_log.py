@@ -7,10 +7,12 @@ out the same stamps again.
 
 An entry keeps the ids of the operations that wrote its row, and a dash before them if another program
 wrote it since.  Of a deleted row it keeps the last values as JSON: numbers and texts as they are, floats
-in 17 digits, bytes in hex.
+in 20 digits (with 17, SQLite's own printing is one off in the last of some very large and small ones), bytes in hex.
 """
 
 from __future__ import annotations
+
+import datetime
 
 from ..errors import SchemaError
 from ..schema import literal, quote
@@ -34,13 +36,9 @@ def track_statements(session: Session, table: Table) -> list[str]:
     """
     uniques = _unique_indexes(session, table)
     # A log whose triggers were gone for a while has missed writes, and cannot be mended.
-    fresh = [*_drop_log(table), _forget(table), _settings_row(table.name), _create_log(table), _fill_log(table)]
+    fresh = [*_drop_log(table), _settings_row(table.name), _renew(table), _create_log(table), _fill_log(table)]
     return [
-        f"""
-        create table if not exists {SETTINGS} (
-            name text primary key, incarnation text not null, purged integer not null
-        )
-        """,
+        *settings_statements(session),
         _settings_row(DATABASE),
         *_drop_triggers(table),
         *([] if table.tracked else fresh),
@@ -58,8 +56,50 @@ def untrack_statements(session: Session, table: Table) -> list[str]:
     return [*statements, _forget(table) if others else f"drop table {SETTINGS}"]
 
 
+def settings_statements(session: Session) -> list[str]:
+    """The SQL that makes the settings; an earlier version's had nothing of what is published."""
+    held = [name for (name,) in session.values("select name from pragma_table_info(?)", [SETTINGS])]
+    if not held:
+        return [
+            f"""
+            create table {SETTINGS} (
+                name text primary key, incarnation text not null, purged integer not null,
+                published integer not null default 0, published_ms integer not null default 0
+            )
+            """
+        ]
+    added = [name for name in ("published", "published_ms") if name not in held]
+    return [f"alter table {SETTINGS} add column {name} integer not null default 0" for name in added]
+
+
+def publish_statement(table: Table) -> str:
+    """The SQL that gives the entries above a stamp the milliseconds from one on."""
+    moment = "strftime('%Y-%m-%dT%H:%M:%S', n.ms / 1000, 'unixepoch') || printf('.%03dZ', n.ms % 1000)"
+    return f"""
+        update {table.log} as log set updated_at = {moment}, created_at = min(created_at, {moment})
+        from (
+            select stamp, ? + row_number() over (order by stamp) - 1 as ms from {table.log} where stamp > ?
+        ) as n
+        where n.stamp = log.stamp
+    """
+
+
+def stamp_text(moment: datetime.datetime) -> str:
+    """An instant of whole milliseconds as the log has it."""
+    return moment.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
 def _settings_row(name: str) -> str:
-    return f"insert or ignore into {SETTINGS} values ({literal(name)}, lower(hex(randomblob(16))), 0)"
+    values = f"{literal(name)}, lower(hex(randomblob(16))), 0"
+    return f"insert or ignore into {SETTINGS} (name, incarnation, purged) values ({values})"
+
+
+def _renew(table: Table) -> str:
+    """A new log's settings; its `updatedAt` go on after the last that any client has seen."""
+    return f"""
+        update {SETTINGS} set incarnation = lower(hex(randomblob(16))), purged = 0, published = 0
+        where name = {literal(table.name)}
+    """
 
 
 def _forget(table: Table) -> str:
@@ -155,7 +195,7 @@ def _image(alias: str, table: Table) -> str:
     pairs = []
     for name in table.schema.names:
         cell = f"{alias}.{quote(name)}"
-        cases = f"when 'blob' then hex({cell}) when 'real' then printf('%!.17g', {cell}) else {cell}"
+        cases = f"when 'blob' then hex({cell}) when 'real' then printf('%!.20g', {cell}) else {cell}"
         pairs.append((literal(name), f"case typeof({cell}) {cases} end"))
     (name, value), *others = pairs
     more = f" union all values {', '.join(f'({n}, {v})' for n, v in others)}" if others else ""

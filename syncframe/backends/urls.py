@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,26 +13,42 @@ from .duckdb import DuckdbBackend
 from .sqlite import SqliteBackend
 
 _FILES = {"sqlite": SqliteBackend, "duckdb": DuckdbBackend}
-_LATER = ("http", "https", "postgresql")
+_SERVICES = ("https", "http")
+_LATER = ("postgresql",)
 
 
-def open(url: str, *, schema: Mapping[str, Any] | None = None) -> Backend:
+def open(
+    url: str,
+    *,
+    schema: Mapping[str, Any] | None = None,
+    memory: MutableMapping[str, str] | None = None,
+    **service: Any,
+) -> Backend:
     """Return the back end that a URL names, without touching it.
 
     Parameters
     ----------
     url
-        ``sqlite:///path`` or ``duckdb:///path``; an absolute path makes four slashes, and characters
-        may be percent-encoded.  The file must exist when it is first asked, and is never created.
+        ``https://host/path`` of a Datasync service, ``sqlite:///path`` or ``duckdb:///path``; an absolute path
+        makes four slashes, and characters may be percent-encoded.  A file must exist when it is first asked,
+        and is never created.
     schema
         By table, types that replace the declared ones: a mapping column -> type, or a `pyarrow.Schema`.
+    memory
+        Where a service's dialect is remembered.
+    service
+        token, headers, protocol, timeout_s, overlap_s and in_flight: see `connect`.
 
     Raises
     ------
     SyncError
-        If the scheme is not known, or the URL names no file.
+        If the scheme is not known, or the URL names no file or host.
     """
     scheme, separator, rest = url.partition("://")
+    if scheme in _SERVICES and separator:
+        from .datasync import DatasyncBackend  # the HTTP client is loaded where it is asked for
+
+        return DatasyncBackend(url, schemas=schema, memory=memory, **service)
     if scheme in _LATER and separator:
         raise SyncError(f"{scheme}:// comes with a later version of syncframe", hint=f"this one knows {_known()}")
     if scheme not in _FILES or not separator:
@@ -48,4 +64,4 @@ def open(url: str, *, schema: Mapping[str, Any] | None = None) -> Backend:
 
 
 def _known() -> str:
-    return ", ".join(f"{scheme}:///path" for scheme in sorted(_FILES))
+    return ", ".join(["https://host", *(f"{scheme}:///path" for scheme in sorted(_FILES))])

@@ -8,11 +8,12 @@ lower case, bytes in hex.  Read are also a blank for the ``T``, offsets, and tim
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..schema import Column
+from .schema import Column
 
 _DAY = "1970-01-01T"
 _UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -30,6 +31,11 @@ def parsed(texts: Sequence[str | None], column: Column) -> pa.Array:
     parse = _PARSERS.get("uuid" if column.kind == "UUID" else column.family)
     array = pa.array(texts, pa.string())
     return parse(array) if parse else array.cast(column.arrow)
+
+
+def is_arrow_decimal(value: Decimal) -> bool:
+    """Whether Arrow can be given a decimal; it crashes on an exponent that is far from what it holds."""
+    return value.is_finite() and value.adjusted() <= 38 and int(value.as_tuple().exponent) >= -76
 
 
 def _cast(values: pa.Array) -> list[str | None]:

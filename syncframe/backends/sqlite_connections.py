@@ -1,0 +1,111 @@
+"""Connections to a SQLite file, kept for the next transaction where nobody can tell.
+
+To open one, and for SQLite to read the schema anew, takes longer than most transactions do.  A kept
+connection has no transaction and holds no lock.  It is used again only if the file is the very one it
+last saw: what SQLite keeps in memory would be wrong of a backup that was copied over it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CACHE_KIB = 65_536  # keys of a batch lie anywhere; with SQLite's own 2 MiB every page is read and written many times
+KEPT_MAX = 4
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A connection and what is known on it.
+
+    Parameters
+    ----------
+    described
+        Tables as they were described, under `schema_version`.
+    is_kept
+        Whether it may be kept: not in WAL mode, where only the last one that closes brings the log into the file.
+    file
+        Device and inode of what it was opened on, which another file may have taken the name of since.
+    """
+
+    connection: sqlite3.Connection
+    is_kept: bool
+    file: tuple[int, ...]
+    has_functions: bool = False
+    schema_version: int = -1
+    described: dict[str, Any] = field(default_factory=dict)
+    seen: tuple[int, ...] = ()
+
+
+class Connections:
+    """The connections to one file; any thread may take one."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path, self._timeout_s = path, timeout_s
+        self._lock = threading.Lock()
+        self._kept: list[Held] = []
+        self._inherited: list[Held] = []
+        self._owner = os.getpid()
+
+    def take(self) -> Held:
+        """Return a connection without a transaction."""
+        while (held := self._next()) is not None:
+            if held.seen == self._state():
+                return held
+            held.connection.close()
+        return self._opened()
+
+    def give_back(self, held: Held) -> None:
+        """Keep a connection whose transaction has ended well."""
+        if held.is_kept:
+            held.seen = self._state()
+            with self._lock:
+                if held.seen[:2] == held.file and len(self._kept) < KEPT_MAX and self._owner == os.getpid():
+                    self._kept.append(held)
+                    return
+        held.connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for held in kept:
+            held.connection.close()
+
+    def _next(self) -> Held | None:
+        with self._lock:
+            if self._owner != os.getpid():
+                # A forked child must not so much as close what is its parent's.
+                self._inherited += self._kept
+                self._owner, self._kept = os.getpid(), []
+            return self._kept.pop() if self._kept else None
+
+    def _opened(self) -> Held:
+        file = self._state()[:2]
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("pragma foreign_keys = on")
+            connection.execute(f"pragma cache_size = -{CACHE_KIB}")
+            ((mode,),) = connection.execute("pragma journal_mode").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        is_kept = mode != "wal" and self._state()[:2] == file
+        return Held(connection, is_kept, file)
+
+    def _state(self) -> tuple[int, ...]:
+        """What changes with every write to the file, and with every other file in its place."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,149 @@
+"""Which tables of a back end are served, and why others are not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backends.base import Backend
+from ..errors import BackendError, SchemaError, SyncError
+from ..schema import SYSTEM_COLUMNS, Schema, shown
+from ..wire import ID, Wire
+from .exchange import Refusal
+from .gather import Gathering
+
+log = logging.getLogger("syncframe.server")
+_RESERVED = {name.lower() for name in SYSTEM_COLUMNS}
+TURNS = 1_024
+
+
+def _turns() -> tuple[threading.Lock, ...]:
+    return tuple(threading.Lock() for _ in range(TURNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one server.
+
+    Parameters
+    ----------
+    left_out
+        By table, why it is not served though none was named.
+    """
+
+    backend: Any  # single writes and look-ups that come at one time are gathered
+    names: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    _turns: tuple[threading.Lock, ...] = field(default_factory=_turns, repr=False)
+
+    def turn(self, name: str, key: object) -> threading.Lock:
+        """What is held while a row is looked at and changed; some rows share one.
+
+        Without it, of many who change one row at a time most would find it changed by another, over and over.
+        """
+        return self._turns[hash((name, key)) % TURNS]
+
+    def wire(self, name: str) -> Wire:
+        """The table as it is now, for columns come and go; a Refusal if it is not served."""
+        self.check(name)
+        try:
+            schema: Schema = self.backend.schema(name)
+            reason = unfit(schema)
+        except SchemaError as error:
+            reason = error.message
+        except BackendError as error:
+            if error.status != 404:
+                raise
+            reason = "it is gone"
+        if reason is not None:
+            raise Refusal(404, f"table {name!r} is not served any more: {reason}")
+        return Wire(schema)
+
+    def check(self, name: str) -> None:
+        """Refuse a table that is not served."""
+        if name not in self.names:
+            raise Refusal(404, f"there is no table {name[:200]!r} here", hint="names are compared with case")
+
+    def must_have(self, verb: str, what: str) -> None:
+        """Refuse what this back end has no verb for."""
+        if not hasattr(self.backend, verb):
+            raise Refusal(501, f"the back end behind this server has no {verb!r}, so that {what} cannot be had")
+
+
+def chosen(backend: Backend, tables: Iterable[str] | None, *, track: bool) -> Tables:
+    """Return the tables to serve, tracking added to those that lack it if `track`.
+
+    Raises
+    ------
+    SyncError
+        If a table that was named cannot be served, or any is untracked and `track` is False.
+    """
+    if tables is None:
+        names, left_out = _all(backend)
+    else:
+        names, left_out = _named(backend, [tables] if isinstance(tables, str) else list(tables)), {}
+    untracked = [name for name in names if not _is_tracked(backend, name)]
+    if untracked and track:
+        backend.track(untracked)  # type: ignore[attr-defined]
+    elif untracked:
+        raise SyncError(
+            f"{'table' if len(untracked) == 1 else 'tables'} {shown(untracked)} not tracked: a client could neither "
+            "see what was deleted nor what changed",
+            hint=f"`syncframe track URL {' '.join(untracked[:5])}` adds what is needed, so does serve(..., track=True)",
+        )
+    return Tables(Gathering(backend), tuple(names), left_out)
+
+
+def unfit(schema: Schema) -> str | None:
+    """Why a table cannot be served: what the protocol's own names would hide, or a key that makes no id."""
+    for column in schema.columns:
+        if column.name.lower() in _RESERVED:
+            return f"its column {column.name!r} has the name of a system column"
+        if column.name.lower() == ID and schema.key != (column.name,):
+            return f"its column {column.name!r} is not its key, and the protocol calls the key so"
+    for column in schema.key_columns:
+        if column.family == "float":
+            return f"its key column {column.name!r} is {column.type}, and a float is no id"
+    return None
+
+
+def _all(backend: Backend) -> tuple[list[str], dict[str, str]]:
+    if not hasattr(backend, "tables"):
+        raise SyncError("this back end does not say which tables it has", hint='name them: serve(..., tables=["a"])')
+    names, left_out = [], {}
+    for name in backend.tables():
+        try:
+            reason = unfit(backend.schema(name))
+        except SchemaError as error:
+            reason = error.message
+        if reason is None:
+            names.append(name)
+        else:
+            left_out[name] = reason
+            log.warning("table %r is left out: %s", name, reason)
+    return names, left_out
+
+
+def _named(backend: Backend, names: Sequence[str]) -> list[str]:
+    for name in names:
+        try:
+            reason = unfit(backend.schema(name))
+        except SchemaError as error:
+            reason = error.message
+        except BackendError as error:
+            if error.status != 404:
+                raise
+            raise SyncError(f"table {name!r} is not there: {error.message}", hint=error.hint) from error
+        if reason is not None:
+            raise SyncError(
+                f"table {name!r} cannot be served: {reason}", hint="rename the column, or leave the table out"
+            )
+    return list(dict.fromkeys(names))
+
+
+def _is_tracked(backend: Backend, name: str) -> bool:
+    # A back end of one's own that does not say is its own business.
+    return bool(backend.is_tracked(name)) if hasattr(backend, "is_tracked") else True

@@ -1,0 +1,207 @@
+"""The journey to a service: what a context does over HTTP that it does not do over SQL."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+import duckdb
+import pytest
+from faulty import proxy
+
+import syncframe as sf
+from syncframe.backends.datasync import DatasyncBackend
+
+TYPES = {"todo": {"id": "VARCHAR", "title": "VARCHAR", "n": "BIGINT"}}
+DAY_S = 24 * 3600.0
+SECRET = "sesame-of-more-than-sixteen-letters"
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table todo (id text primary key, title text, n bigint)")
+        rows = [(f"k{n:03}", f"a title of some length, number {n}", n) for n in range(300)]
+        connection.executemany("insert into todo values (?, ?, ?)", rows)
+    return path
+
+
+@pytest.fixture
+def url(database):
+    with sf.serve(f"sqlite:///{database}", track=True) as server:
+        yield server.url
+
+
+def write(database, *statements):
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for sql in statements:
+            connection.execute(sql)
+
+
+def committed_late(database, key, n):
+    """A change whose stamp is older than what was pulled, as a long transaction's."""
+    write(
+        database,
+        f"create table kept as select stamp, updated_at from _syncframe_log_todo where k_id = '{key}'",
+        f"update todo set n = {n} where id = '{key}'",
+        f"update _syncframe_log_todo set (stamp, updated_at) = (select * from kept) where k_id = '{key}'",
+        "drop table kept",
+    )
+
+
+def forgotten(database, key):
+    """A delete that leaves no tombstone."""
+    write(database, f"delete from todo where id = '{key}'", f"delete from _syncframe_log_todo where k_id = '{key}'")
+
+
+def far(database):
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("select id, title, n from todo order by id").fetchall()
+
+
+def here(ctx):
+    rows = ctx["todo"].frame().reset_index()
+    return [(row.id, row.title, row.n) for row in rows.itertuples()]
+
+
+PLAIN = pytest.mark.parametrize("protocol", ["v2", "v3"])
+
+
+@PLAIN
+def test_a_full_pull_of_what_is_here_lists_versions_and_brings_what_differs(database, url, protocol):
+    with sf.connect(url, store=":memory:", protocol=protocol, schema=TYPES, overlap_s=0) as ctx:
+        first = ctx["todo"].pull(query_id="all")
+        committed_late(database, "k007", n=-1)
+        forgotten(database, "k008")
+        missed = ctx["todo"].pull(query_id="all")
+        full = ctx["todo"].pull(query_id="all", full=True)
+
+        assert (missed.updated, missed.deleted) == (0, 0)
+        assert (full.inserted, full.updated, full.deleted, full.unchanged) == (0, 1, 1, 298)
+        assert full.bytes < first.bytes / 2
+        assert here(ctx) == far(database)
+
+
+@PLAIN
+def test_once_a_day_a_pull_compares_all_versions_and_says_so(database, url, protocol):
+    now = [1_700_000_000.0]
+    backend = DatasyncBackend(url, protocol=protocol, schemas=TYPES, clock=lambda: now[0])
+    with sf.connect(backend, store=":memory:") as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", n=1_000)
+        forgotten(database, "k008")
+        now[0] += DAY_S - 60
+        before = ctx["todo"].pull(query_id="all", push_first=False)
+        now[0] += 120
+        after = ctx["todo"].pull(query_id="all", push_first=False)
+        again = ctx["todo"].pull(query_id="all", push_first=False)
+
+        assert (before.deleted, before.notes) == (0, [])
+        assert after.deleted == 1
+        assert "was last compared in full on 2023-11-14 at 22:13 UTC" in after.notes[0]
+        assert again.notes == []
+        assert ctx["todo"].get("k001")["n"] == 1_000
+        assert len(ctx.pending) == 1
+
+
+def test_what_a_service_speaks_is_remembered_in_the_store_and_a_token_is_not(database, tmp_path):
+    store = tmp_path / "here.duckdb"
+    with sf.serve(f"sqlite:///{database}", track=True, tokens=[SECRET]) as server:
+        headers = {"X-Also-Secret": f"{SECRET}-2"}
+        with sf.connect(server.url, store=store, token=SECRET, headers=headers) as ctx:
+            ctx["todo"].pull(query_id="all")
+            ctx["todo"].update("k001", n=5)
+            ctx.push()
+            shown = repr(ctx) + repr(ctx._session.backend) + repr(ctx.remote("todo"))
+        with pytest.raises(sf.AccessError) as refused:
+            sf.connect(server.url, store=":memory:", token=f"{SECRET}-3")["todo"].pull()
+
+    with duckdb.connect(str(store), read_only=True) as file:
+        remembered = file.sql("select value from syncframe_meta.memory").fetchall()
+    assert ("extended",) in remembered
+    assert SECRET not in shown + str(refused.value)
+    assert SECRET.encode() not in store.read_bytes()
+
+
+def test_a_context_whose_store_knows_the_dialect_asks_one_request_less(database, url, tmp_path):
+    counts = []
+    with proxy(url) as wire:
+        for _ in range(2):
+            with sf.connect(wire.url, store=tmp_path / "here.duckdb", schema=TYPES, overlap_s=0) as ctx:
+                before = len(wire.asked)
+                ctx["todo"].pull(query_id="all")
+                counts.append(len(wire.asked) - before)
+
+    assert counts[1] <= counts[0]
+
+
+@PLAIN
+def test_a_conflict_with_ones_own_lost_answer_says_so(database, url, protocol):
+    """The service writes titles in capitals, so that the row is not as it was sent."""
+    write(
+        database,
+        "create trigger shout after update on todo when new.title <> upper(new.title) "
+        "begin update todo set title = upper(new.title) where id = new.id; end",
+    )
+    with proxy(url) as wire, sf.connect(wire.url, store=":memory:", protocol=protocol, schema=TYPES) as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", title="quiet")
+        wire.fault = lambda request: "" if request.method == "GET" else "lose"
+        with pytest.raises(sf.TransientError):
+            ctx.push(progress=False)
+        wire.fault = lambda request: ""
+        result = ctx.push(progress=False)
+
+        assert (result.counts["conflicts"], result.unsure) == (1, 1)
+        assert "in 1 of them your own change may be already" in repr(result)
+        ctx["todo"].conflicts.take_theirs()
+        assert ctx["todo"].get("k001")["title"] == "QUIET"
+        assert ctx.push().ok
+
+
+def test_over_our_own_server_that_is_no_conflict(database, url):
+    write(
+        database,
+        "create trigger shout after update on todo when new.title <> upper(new.title) "
+        "begin update todo set title = upper(new.title) where id = new.id; end",
+    )
+    with proxy(url) as wire, sf.connect(wire.url, store=":memory:") as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", title="quiet")
+        faults = iter(["lose"])
+        wire.fault = lambda request: next(faults, "") if "push" in request.path else ""
+
+        result = ctx.push(progress=False)
+
+        assert (result.ok, result.counts["accepted"]) == (True, 1)
+        assert ctx["todo"].get("k001")["title"] == "QUIET"
+
+
+def test_a_push_of_all_or_nothing_goes_over_http(database, url):
+    with sf.connect(url, store=":memory:") as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", n=1_000)
+        ctx["todo"].update("k002", n=1_000)
+        write(database, "update todo set n = 5 where id = 'k002'")
+
+        refused = ctx.push(atomic=True)
+
+        assert (refused.counts["accepted"], refused.counts["conflicts"]) == (0, 1)
+        assert [row[2] for row in far(database)[1:3]] == [1, 5]
+        ctx.conflicts.keep_mine()
+        assert ctx.push(atomic=True).ok
+        assert [row[2] for row in far(database)[1:3]] == [1_000, 1_000]
+
+
+@PLAIN
+def test_a_plain_service_cannot_push_all_or_nothing_and_nothing_is_sent(database, url, protocol):
+    with sf.connect(url, store=":memory:", protocol=protocol, schema=TYPES) as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", n=1_000)
+
+        with pytest.raises(sf.SyncError, match="all or nothing"):
+            ctx.push(atomic=True)
+
+        assert far(database)[1][2] == 1
+        assert ctx.push().ok
