@@ -665,16 +665,22 @@ class BackendContract:
         assert all(stamp.microsecond % 1_000 == 0 for stamp in stamps)
         assert all(row[CREATED] <= row[UPDATED] for row in found)
 
-    def test_a_bulk_load_is_not_published_into_the_future(self, backend: Backend) -> None:
+    def test_no_published_stamp_lies_before_one_that_was_shown(self, backend: Backend) -> None:
+        """A client that has seen a provisional stamp asks for what is newer than that from then on."""
         self._only_tracked()
         self._only_with(backend, "read", "publish")
-        push(backend, "items", *(insert(f"k{n}", n=n) for n in range(5_000)))
+        push(backend, "items", insert("first", n=0))
+        self._publish(backend)
+        push(backend, "items", insert("shown", n=1))
+        shown = max(row[UPDATED] for row in read(backend, "items") if row[UPDATED] is not None)
+        push(backend, "items", *(insert(f"k{n:04}", n=n) for n in range(3_000)))
 
         self._publish(backend)
 
-        (newest,) = read(backend, "items", order_by=["-updatedAt"], limit=1, published=True)
-        assert newest[UPDATED] <= dt.datetime.now(UTC)
-        assert newest["id"] == "k4999"
+        newer = f"updatedAt > timestamptz '{shown.isoformat()}'"
+        found = read(backend, "items", newer, order_by=["updatedAt"], published=True)
+        assert keys(found)[-3_000:] == [f"k{n:04}" for n in range(3_000)]
+        assert found[-1][UPDATED] <= dt.datetime.now(UTC) + dt.timedelta(seconds=3)  # one a millisecond
 
     def test_what_changed_since_it_was_published_is_left_out_until_the_next_time(self, backend: Backend) -> None:
         self._only_tracked()

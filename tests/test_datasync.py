@@ -11,7 +11,9 @@ import datetime as dt
 import json
 import random
 import re
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -1409,3 +1411,78 @@ def test_a_token_that_expired_is_asked_for_again_in_the_middle_of_a_push(databas
             assert ctx.push().ok
 
     assert given == ["the-only-key-there-is"]
+
+
+# What only happens to some services
+
+
+@DIALECTS
+@pytest.mark.parametrize("order", [(), (Order("n", False),)], ids=["by key", "sorted"])
+def test_a_read_of_a_service_that_ignores_what_is_asked_for_ends_with_words(dialect, order):
+    rows = [stored(f"k{n}") for n in range(5)]
+    page = {"results": rows, "count": 100} if dialect == "v2" else {"items": rows, "nextLink": "$skip=5"}
+
+    with service(as_json(page)) as there:
+        backend = DatasyncBackend(there.url, protocol=dialect, schemas=SCHEMAS)
+        with pytest.raises(BackendError, match="rows it had sent before"):
+            backend.read("todo", Read(order_by=order))
+        backend.close()
+
+    assert len(there.asked) < 10
+
+
+def test_a_fraction_within_json_is_known_as_one_s_own():
+    far = Writes("v2", as_json({}, 412), rows=[stored(j={"x": 0.1}, version="3")])
+
+    with far.running(schemas={"todo": {"j": "JSON"}}) as backend:
+        (outcome,) = push(backend, "todo", update("a", "2", j='{"x": 0.1}'))
+
+    assert outcome["status"] == "accepted"
+
+
+@pytest.mark.parametrize("cells", [(10**400,), (10**400, 1)])
+def test_a_number_beyond_all_types_is_named_and_not_a_crash(cells):
+    rows = [stored(f"k{at}", n=cell) for at, cell in enumerate(cells)]
+
+    with service(as_json({"items": rows, "nextLink": None})) as there:
+        backend = DatasyncBackend(there.url, protocol="v3")
+        with pytest.raises(SchemaError, match="column 'n' is DECIMAL"):
+            list(backend.pull("todo", Query(), None))
+        backend.close()
+
+
+def test_a_service_that_accepts_and_never_answers_is_not_waited_for_again():
+    held = threading.Event()
+    with service(lambda _: Reply(503) if held.wait(5) else HTML) as there:
+        backend = DatasyncBackend(there.url, protocol="v3", timeout_s=0.3)
+        with pytest.raises(TransientError, match="too long"):
+            backend.schema("todo")
+        held.set()
+        backend.close()
+
+    assert len(there.asked) == 1
+
+
+def test_the_stop_button_does_not_wait_for_a_service_that_does_not_answer():
+    held, came = threading.Event(), threading.Event()
+
+    def never(request: Request) -> Reply:
+        if not came.is_set():
+            came.set()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        held.wait(20)
+        return as_json({}, 400)
+
+    try:
+        with service(never) as there:
+            backend = DatasyncBackend(there.url, protocol="v2", schemas=SCHEMAS, timeout_s=20)
+            began = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                push(backend, "todo", *(insert(f"k{n}", n=n) for n in range(100)))
+            assert time.monotonic() - began < 5
+            held.set()
+            backend.close()
+    finally:
+        held.set()
+
+    assert len(there.asked) <= 16  # the others were not sent afterwards

@@ -30,6 +30,7 @@ from syncframe.backends import Backend, Operations, Outcomes, Page
 from syncframe.backends import open as open_backend
 from syncframe.errors import AccessError, BackendError, SyncError, TransientError
 from syncframe.query import Query, Read
+from syncframe.remote import Rows
 from syncframe.schema import Schema
 from syncframe.server import Limits, make_app, serve
 from syncframe.server.conditions import Conditions
@@ -1182,9 +1183,9 @@ def test_writes_that_come_at_one_time_are_done_together_and_answered_each_for_it
 class running:
     """An application run by uvicorn, as somebody else would."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, *, stall_s: float = 5.0) -> None:
         self.app = app
-        self.server = Uvicorn(app, 5, 5.0, 5.0)
+        self.server = Uvicorn(app, 5, 5.0, stall_s)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
 
@@ -1549,3 +1550,126 @@ def test_a_read_asks_the_back_end_for_one_row_more_than_a_page(tmp_path: Path) -
 
     (read,) = reads
     assert (read.limit, read.offset, len(read.order_by), read.columns, read.published) == (4, 2, 1, (), False)
+
+
+class Backwards(Wrapped):
+    """A back end that says of a batch what it knows last first."""
+
+    def push(self, batch: Operations) -> Iterator[Outcomes]:
+        for part in self.inner.push(batch):
+            yield Outcomes(part.rows.take(list(reversed(range(len(part))))))
+
+
+def test_an_outcome_goes_to_the_one_whose_operation_it_is_in_whatever_order_it_comes(tmp_path: Path) -> None:
+    backend = Backwards(open_backend(built("sqlite", tmp_path / "backwards.db")))
+    app = make_app(backend, tables=["numbers"], track=True)  # type: ignore[arg-type]
+    gathering = app.tables.backend
+    turn = gathering._gate("push", "numbers", gathering._pushed)._turn
+
+    def write(number: int) -> str:
+        rows = Rows(gathering, "numbers")
+        return str(rows.insert({"id": number, "name": f"of {number}"})["name"])
+
+    with turn, ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(write, number) for number in range(8)]
+        while len(gathering._gates["push", "numbers"]._waiting) < 8:
+            time.sleep(0.01)
+        turn.release()
+        names = [future.result() for future in futures]
+        turn.acquire()
+    app.close()
+
+    assert names == [f"of {number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("headers", [V2, V3], ids=["v2", "v3"])
+def test_links_of_a_list_by_stamps_miss_no_row_when_one_is_changed_between_two_pages(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with (
+        serve(built("sqlite", tmp_path / "links.db"), tables=["letters"], track=True, page_rows=4) as server,
+        httpx2.Client(base_url=server.url, headers=headers) as client,
+    ):
+        url, seen, counts = f"{server.url}/tables/letters?$orderby=updatedAt&$count=true&$filter=n ge 0", "", []
+        while url:
+            answer = client.get(url)
+            told_ = answer.json()
+            seen += "".join(row["id"] for row in (told_ if headers else told_["items"]))
+            if headers:
+                url = answer.headers.get("link", "").partition("<")[2].partition(">")[0]
+            else:
+                counts.append(told_["count"])
+                url = told_["nextLink"] and f"{server.url}/tables/letters?{told_['nextLink']}"
+            if seen == "abcd":
+                client.patch("/tables/letters/b", json={"n": 77}) if headers else client.put(
+                    "/tables/letters/b", json={"n": 77}
+                )
+
+    assert seen == "abcdefghijb"
+    assert counts == ([] if headers else [10, 10, 10])
+
+
+def test_many_who_change_one_row_at_one_time_all_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(built("sqlite", tmp_path / "hot.db"), tables=["letters"], track=True) as server:
+
+        def write(number: int) -> list[int]:
+            with httpx2.Client(base_url=server.url, timeout=60) as client:
+                return [client.put("/tables/letters/a", json={"n": number}).status_code for _ in range(5)]
+
+        with ThreadPoolExecutor(16) as pool:
+            statuses = [status for told_ in pool.map(write, range(16)) for status in told_]
+
+    assert statuses == [200] * 80
+
+
+def test_the_target_of_a_request_may_be_a_whole_url(client: httpx2.Client) -> None:
+    host = f"{client.base_url.host}:{client.base_url.port}"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        line = f"GET http://{host}/tables/letters/a HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        connection.sendall(line.encode())
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"id":"a"' in answer
+
+
+def test_a_client_that_takes_nothing_is_let_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "insert into many with recursive n(i) as (select 1 union all select i + 1 from n where i < 9000) " \
+        "select i, printf('%01000d', i) from n"  # fmt: skip
+    database = built("sqlite", tmp_path / "stalled.db", ["create table many (id integer primary key, text text)", rows])
+    app = make_app(open_backend(database), track=True, limits=Limits(stall_s=0.5))
+    line = b"GET /tables/many HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: maxpagesize=10000\r\n\r\n"
+    server = running(app, stall_s=0.5)
+    connections = server.server.server_state.connections
+    with server as url, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        connection.sendall(line)
+        deadline = time.monotonic() + 20
+        while not connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while connections and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+        assert not connections
+    assert "Traceback" not in caplog.text
+
+
+def test_a_slow_client_that_takes_a_little_at_a_time_gets_all(tmp_path: Path) -> None:
+    rows = "insert into many with recursive n(i) as (select 1 union all select i + 1 from n where i < 9000) " \
+        "select i, printf('%01000d', i) from n"  # fmt: skip
+    database = built("sqlite", tmp_path / "slow.db", ["create table many (id integer primary key, text text)", rows])
+    app = make_app(open_backend(database), track=True, limits=Limits(stall_s=0.5))
+    line = b"POST /syncframe/pull?table=many HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n" \
+        b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"  # fmt: skip
+    with running(app, stall_s=0.5) as url, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connection.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        connection.sendall(line)
+        size, last = 0, b""
+        while part := connection.recv(262_144):
+            size, last = size + len(part), (last + part)[-5:]
+            time.sleep(0.02)
+
+    assert size > 9_000_000
+    assert last == b"0\r\n\r\n"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import sqlite3
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
-from faulty import proxy
+from faulty import Reply, as_json, proxy, service
 
 import syncframe as sf
 from syncframe.backends.datasync import DatasyncBackend
@@ -205,3 +207,73 @@ def test_a_plain_service_cannot_push_all_or_nothing_and_nothing_is_sent(database
 
         assert far(database)[1][2] == 1
         assert ctx.push().ok
+
+
+def spoken(service_url, speaks):
+    """The service as one that speaks otherwise: `speaks` holds "ours", "v2" or "v3"."""
+    target = urlsplit(service_url)
+
+    def answer(request):
+        headers = {name: text for name, text in request.headers.items() if name.lower() != "zumo-api-version"}
+        asked_for = "v2" if len(headers) < len(request.headers) else "v3"
+        if speaks[0] != "ours" and request.path.startswith("/syncframe"):
+            return Reply(404, b"Cannot GET", {"Content-Type": "text/html"})
+        if speaks[0] == "v2" and asked_for == "v3":
+            return as_json({"error": "An invalid API version was specified"}, 400)
+        headers |= {"ZUMO-API-VERSION": "2.0.0"} if "v2" in (speaks[0], speaks[0] == "ours" and asked_for) else {}
+        connection = http.client.HTTPConnection(target.hostname, target.port, timeout=60)
+        try:
+            connection.request(request.method, request.target, request.body or None, headers)
+            came = connection.getresponse()
+            kept = {name: text for name, text in came.getheaders() if name.lower() in ("content-type", "etag", "date")}
+            return Reply(came.status, came.read(), kept)
+        finally:
+            connection.close()
+
+    return service(answer)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reopened"),
+    [
+        *((*pair, True) for pair in [("ours", "v2"), ("ours", "v3"), ("v3", "v2"), ("v2", "v3"), ("v2", "ours")]),
+        *((*pair, False) for pair in [("ours", "v2"), ("ours", "v3"), ("v3", "v2"), ("v3", "ours")]),
+    ],
+)
+def test_a_service_that_speaks_otherwise_than_was_remembered_is_asked_anew(
+    database, url, tmp_path, before, after, reopened
+):
+    speaks = [before]
+    store = tmp_path / "here.duckdb"
+    with spoken(url, speaks) as there, contextlib.ExitStack() as open_now:
+        ctx = open_now.enter_context(sf.connect(there.url, store=store, schema=TYPES))
+        ctx["todo"].pull(query_id="all")
+        speaks[0] = after
+        if reopened:
+            ctx.close()
+            ctx = open_now.enter_context(sf.connect(there.url, store=store, schema=TYPES))
+
+        with contextlib.suppress(sf.BackendError):  # it may say so once
+            ctx["todo"].pull(query_id="all")
+        write(database, "update todo set n = -7 where id = 'k007'")
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", n=1_000)
+
+        assert ctx.push().ok
+        assert here(ctx) == far(database)
+        assert [row[2] for row in far(database) if row[0] in ("k001", "k007")] == [1_000, -7]
+
+
+def test_rows_are_written_in_the_dialect_that_the_service_speaks_now(database, url, tmp_path):
+    """Asked once before the first row that the other dialect's verb would have refused."""
+    speaks = ["v2"]
+    store = tmp_path / "here.duckdb"
+    with spoken(url, speaks) as there:
+        with sf.connect(there.url, store=store, schema=TYPES) as ctx:
+            ctx["todo"].pull(query_id="all")
+            ctx["todo"].update("k001", n=1_000)
+        speaks[0] = "v3"
+        with sf.connect(there.url, store=store, schema=TYPES) as ctx:
+            result = ctx.push()
+
+    assert (result.ok, result.counts["accepted"], far(database)[1][2]) == (True, 1, 1_000)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import re
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,13 +35,14 @@ from .sql import (
     Session,
     SqlBackend,
     Table,
+    Turns,
     given_types,
     missing_table,
     no_key,
 )
 
 # DuckDB refuses the second of two transactions that write one row, where others wait.
-_WRITING: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
+_WRITING = Turns(threading.RLock)
 _VERSION = "stamp || '-' || left(cast(uuid() as varchar), 8)"
 
 
@@ -143,7 +143,7 @@ class DuckdbBackend(SqlBackend):
 
     @contextmanager
     def session(self, *, write: bool = False) -> Iterator[_Session]:
-        writing = _WRITING[self.path.resolve()]
+        writing = _WRITING.of(self.path)
         try:
             with writing:
                 connection = self._opened()
@@ -228,7 +228,7 @@ class DuckdbBackend(SqlBackend):
 
     def close(self) -> None:
         """Let go of the file."""
-        with _WRITING[self.path.resolve()]:
+        with _WRITING.of(self.path):
             held, self._held = self._held, None
             if held is not None:
                 held.close()
@@ -299,13 +299,21 @@ class DuckdbBackend(SqlBackend):
             f"alter table {SETTINGS} add column if not exists published_ms bigint default 0",
         ]
 
+    def milliseconds(self, moment: str) -> str:
+        return f"((epoch_us({moment}) + 999) // 1000)"
+
     def publish_statement(self, table: Table) -> str:
         return f"""
             update {table.log} as log set updated_at = n.moment, created_at = least(created_at, n.moment)
             from (
                 select stamp,
-                    cast(make_timestamp((? + row_number() over (order by stamp) - 1) * 1000) as timestamptz) as moment
-                from {table.log} where stamp > ?
+                    cast(make_timestamp((place + max(greatest(written - place, ?)) over (order by stamp)) * 1000)
+                        as timestamptz) as moment
+                from (
+                    select stamp, row_number() over (order by stamp) - 1 as place,
+                        {self.milliseconds("updated_at")} as written
+                    from {table.log} where stamp > ?
+                )
             ) as n
             where n.stamp = log.stamp
         """
@@ -324,9 +332,10 @@ class DuckdbBackend(SqlBackend):
             """,
             f"""
             insert into {table.log}
-            select stamp, {keys}, {_VERSION}, false, null, now(), now(), null, row_hash
+            select stamp, {keys}, {_VERSION}, false, null, moment, moment, null, row_hash
             from (
-                select row_number() over (order by {keys}) as stamp, {keys}, {self.hashed(table)} as row_hash
+                select row_number() over (order by {keys}) as stamp, {keys}, {self.hashed(table)} as row_hash,
+                    now() - (count(*) over () - row_number() over (order by {keys})) * interval 1 millisecond as moment
                 from {quote(table.name)} as t
             )
             """,

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +36,7 @@ from ..texts import parsed, written
 from .base import DELETED, HELD, OPERATION, VERSION, Checkpoint, Operations, Outcomes, Page, Promises, page_schema
 from .decide import PLACE, STATE, THERE, conformed, outcomes, rejected, runs, verdicts, with_operation
 
+L = TypeVar("L")
 PUSH_ROWS = 10_000  # operations of one transaction
 KEYS, BATCH, MATCHES = "_syncframe_keys", "_syncframe_batch", "_syncframe_matches"
 SETTINGS = "_syncframe_settings"
@@ -160,6 +164,20 @@ class Place:
             raise ValueError(self)
 
 
+class Turns(Generic[L]):
+    """A lock for each file, which all back ends on it in this process share."""
+
+    def __init__(self, lock: Callable[[], L]) -> None:
+        self._locks: defaultdict[Path, L] = defaultdict(lock)
+        self._lock = threading.Lock()
+
+    def of(self, path: Path) -> L:
+        resolved = path.resolve()
+        # Two threads that come first at one time would each make a lock of their own.
+        with self._lock:
+            return self._locks[resolved]
+
+
 class Refused(Exception):
     """The database refused, and the transaction cannot go on."""
 
@@ -279,6 +297,10 @@ class SqlBackend(ABC):
     @abstractmethod
     def settings_statements(self, session: Session) -> list[str]:
         """The SQL that makes the settings, or adds what an earlier version had not."""
+
+    @abstractmethod
+    def milliseconds(self, moment: str) -> str:
+        """A time of the log as whole milliseconds since 1970, none earlier than it, as SQL."""
 
     @abstractmethod
     def publish_statement(self, table: Table) -> str:
@@ -630,9 +652,10 @@ class SqlBackend(ABC):
     def publish(self, table: str, *, now: datetime.datetime | None = None) -> None:
         """Give the log's entries that have none yet their final `updatedAt`, in the order in which they were committed.
 
-        They are whole milliseconds, unique and rising with the stamps, and reach the present, so that a bulk
-        load does not run ahead of the clock.  What changed since has a provisional one, and is left out by
-        `Read(published=True)`: a client that asks for what is newer than the last it saw misses nothing.
+        They are whole milliseconds, unique and rising with the stamps, and none lies before the time of its
+        write, which may have been shown as a provisional `updatedAt`: so a client that asks for what is newer
+        than the last it saw misses nothing.  What changed since is left out by `Read(published=True)`.  Rows
+        that are written faster than one a millisecond run ahead of the clock by as much.
         Versions stay.  If nothing is new, nothing is written.
         """
         with self.session() as session:
@@ -655,9 +678,11 @@ class SqlBackend(ABC):
         count = int(str(found))
         first = max(mark.last_ms + 1, (now - _EPOCH) // MILLISECOND - (count - 1))
         session.execute(self.publish_statement(table), [first, mark.published])
+        written = self.milliseconds("updated_at")
+        ((last,),) = session.values(f"select {written} from {table.log} where stamp = ?", [mark.newest])
         session.execute(
             f"update {SETTINGS} set published = ?, published_ms = ? where name = ?",
-            [mark.newest, first + count - 1, table.name],
+            [mark.newest, last, table.name],
         )
 
     def _mark(self, session: Session, table: Table) -> Mark:

@@ -14,7 +14,6 @@ import json
 import re
 import sqlite3
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -33,13 +32,13 @@ from ..schema import SYSTEM_COLUMNS, Column, Schema, literal, quote, type_name
 from ..texts import parsed, written
 from . import sqlite_log
 from .decide import THERE
-from .sql import BATCH, Refused, Session, SqlBackend, Table, given_types, missing_table, no_key
+from .sql import BATCH, Refused, Session, SqlBackend, Table, Turns, given_types, missing_table, no_key
 from .sqlite_connections import Connections, Held
 
 LOCK_TIMEOUT_S = 5.0
 _FUNCTION = re.compile(r"_syncframe_\w+\(")
 # SQLite lets one write at a time and wakes nobody who waits: threads of one process wait for each other here.
-_WRITING: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+_WRITING = Turns(threading.Lock)
 ARGUMENTS_MAX = 100  # of a SQL function
 
 # What SQLite programs write and DuckDB has no name for, or means by it what SQLite does not.
@@ -330,7 +329,7 @@ class SqliteBackend(SqlBackend):
 
     @contextmanager
     def session(self, *, write: bool = False) -> Iterator[_Session]:
-        with _WRITING[self.path.resolve()] if write else nullcontext():
+        with _WRITING.of(self.path) if write else nullcontext():
             try:
                 held = self._connections.take()
                 try:
@@ -479,6 +478,9 @@ class SqliteBackend(SqlBackend):
 
     def settings_statements(self, session: Session) -> list[str]:
         return sqlite_log.settings_statements(session)
+
+    def milliseconds(self, moment: str) -> str:
+        return sqlite_log.milliseconds(moment)
 
     def publish_statement(self, table: Table) -> str:
         return sqlite_log.publish_statement(table)

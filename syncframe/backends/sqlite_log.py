@@ -73,15 +73,24 @@ def settings_statements(session: Session) -> list[str]:
 
 
 def publish_statement(table: Table) -> str:
-    """The SQL that gives the entries above a stamp the milliseconds from one on."""
+    """The SQL that gives the entries above a stamp the milliseconds from one on, none before the time of its write."""
     moment = "strftime('%Y-%m-%dT%H:%M:%S', n.ms / 1000, 'unixepoch') || printf('.%03dZ', n.ms % 1000)"
     return f"""
         update {table.log} as log set updated_at = {moment}, created_at = min(created_at, {moment})
         from (
-            select stamp, ? + row_number() over (order by stamp) - 1 as ms from {table.log} where stamp > ?
+            select stamp, place + max(max(written - place, ?)) over (order by stamp) as ms
+            from (
+                select stamp, row_number() over (order by stamp) - 1 as place, {milliseconds("updated_at")} as written
+                from {table.log} where stamp > ?
+            )
         ) as n
         where n.stamp = log.stamp
     """
+
+
+def milliseconds(moment: str) -> str:
+    """A time of the log, which has milliseconds, as their number since 1970, as SQL."""
+    return f"(cast(strftime('%s', {moment}) as integer) * 1000 + cast(substr({moment}, 21, 3) as integer))"
 
 
 def stamp_text(moment: datetime.datetime) -> str:
@@ -141,10 +150,15 @@ def _key_definitions(table: Table) -> str:
 
 def _fill_log(table: Table) -> str:
     keys = ", ".join(map(quote, table.schema.key))
+    # A millisecond each, up to now: published, they would else run ahead of the clock.
+    moment = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ((stamp - rows) / 1000.0) || ' seconds')"
     return f"""
         insert into {table.log} (stamp, {", ".join(table.keys)}, version, deleted, created_at, updated_at)
-        select stamp, {keys}, {_VERSION}, 0, {_NOW}, {_NOW}
-        from (select row_number() over (order by {keys}) as stamp, {keys} from {quote(table.name)})
+        select stamp, {keys}, {_VERSION}, 0, {moment}, {moment}
+        from (
+            select row_number() over (order by {keys}) as stamp, count(*) over () as rows, {keys}
+            from {quote(table.name)}
+        )
     """
 
 

@@ -10,8 +10,7 @@ from urllib.parse import quote, urlencode
 import pyarrow as pa
 
 from ..backends.base import STAMP, UPDATED
-from ..query import Call, Order, Read, parse_filter, parse_orderby
-from ..query.canonical import stated
+from ..query import Call, Condition, Order, Read, parse_filter, parse_orderby
 from ..schema import shown
 from ..wire import ID, UPDATED_AT, Wire
 from .dialect import Dialect, by_each_once, objects, with_deleted
@@ -122,9 +121,10 @@ def _behind(read: Read, token: int | None, wire: Wire) -> Read:
     if token is None:
         return read
     moment = (_EPOCH + datetime.timedelta(microseconds=token)).replace(tzinfo=None).isoformat()
-    where = parse_filter(f"updatedAt gt cast({moment}Z,Edm.DateTimeOffset)", wire.schema)
-    if read.where is not None:
-        where = stated(Call("and", (read.where.tree, where.tree), "bool"))
+    where, asked = parse_filter(f"updatedAt gt cast({moment}Z,Edm.DateTimeOffset)", wire.schema), read.where
+    if asked is not None:
+        tree = Call("and", (asked.tree, where.tree), "bool")
+        where = Condition(f"({asked.text}) and {where.text}", tree, asked.columns | where.columns)
     return replace(read, where=where, published=True)
 
 

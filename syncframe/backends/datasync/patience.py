@@ -29,6 +29,8 @@ class Patience:
         at once.
     sleep, random, clock
         Injected by tests; `random` gives a number in [0, 1).
+    stopped
+        Whether nobody waits for the answer any more.
     requests
         How many were made, those of a redirect and a renewed token among them.
     """
@@ -37,6 +39,7 @@ class Patience:
     sleep: Callable[[float], None]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
+    stopped: Callable[[], bool] = lambda: False
     tries: int = field(default=0, init=False)
     requests: int = field(default=0, init=False)
     waited_s: float = field(default=0.0, init=False)
@@ -65,6 +68,9 @@ class Patience:
             raise error
         self.waited_s += wait_s
         self.sleep(wait_s)
+        if self.stopped():
+            error.was_sent = self.was_sent
+            raise error
 
     def renew(self) -> None:
         """Something came: what was waited for before it does not count any more."""

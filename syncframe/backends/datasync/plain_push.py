@@ -81,18 +81,21 @@ class PlainPush:
 
     def run(self) -> Iterator[Outcomes]:
         """Yield outcomes chunk by chunk, in order; then raise what stopped it, if anything did."""
-        with ThreadPoolExecutor(max(1, min(self.in_flight, len(self.batch)))) as pool:
+        pool = ThreadPoolExecutor(max(1, min(self.in_flight, len(self.batch))))
+        try:
             for start in range(0, len(self.batch), CHUNK_ROWS):
                 chunk = Operations(self.batch.table, self.batch.schema, self.batch.rows.slice(start, CHUNK_ROWS))
-                try:
-                    said = self._settled(pool, self._changes(chunk))
-                except BaseException:
-                    self._stop.set()
-                    raise
+                said = self._settled(pool, self._changes(chunk))
                 if outcomes := self._outcomes(chunk, said):
                     yield outcomes
                 if self._stop.is_set():
                     break
+        except BaseException as error:
+            self._stop.set()
+            # The stop button does not wait for answers: what is under way counts as sent, its answer as lost.
+            pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+            raise
+        pool.shutdown()
         if self._failures:
             raise self._failure()
 
@@ -280,7 +283,7 @@ class PlainPush:
         content = None if body is None else dumps(body)
         ask = Ask(method, path, query, headers, content, may_repeat)
         try:
-            answer = self.lists.transport.request(ask)
+            answer = self.lists.transport.request(ask, stopped=self._stop.is_set)
         except TransientError as error:
             self._has_sent = self._has_sent or error.was_sent
             raise

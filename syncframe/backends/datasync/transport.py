@@ -161,11 +161,11 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self.base!r})"
 
-    def patience(self) -> Patience:
-        return Patience(self.timeout_s, self._sleep, self._random, self._clock)
+    def patience(self, stopped: Callable[[], bool] = lambda: False) -> Patience:
+        return Patience(self.timeout_s, self._sleep, self._random, self._clock, stopped)
 
-    def request(self, ask: Ask) -> Answer:
-        """Ask, and again where that may help; return the answer, whatever its status says of the request.
+    def request(self, ask: Ask, *, stopped: Callable[[], bool] = lambda: False) -> Answer:
+        """Ask, and again where that may help and it is not `stopped`; return the answer, whatever its status says.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Transport:
         BackendError
             If the answer is none of such a service: a redirect to elsewhere, too large a body.
         """
-        patience = self.patience()
+        patience = self.patience(stopped)
         while True:
             try:
                 with self.opened(ask, patience) as body:
