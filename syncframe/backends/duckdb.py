@@ -26,14 +26,14 @@ from ..operation import Refusal
 from ..query import Condition, to_duckdb
 from ..schema import Column, Schema, literal, quote, type_name
 from .base import Operations, Outcomes
-from .sql import (
+from .sql import SqlBackend
+from .sql_base import (
     BATCH,
     DATABASE,
     LAST_STAMP,
     SETTINGS,
     Refused,
     Session,
-    SqlBackend,
     Table,
     Turns,
     given_types,

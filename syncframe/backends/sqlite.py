@@ -32,7 +32,8 @@ from ..schema import SYSTEM_COLUMNS, Column, Schema, literal, quote, type_name
 from ..texts import parsed, written
 from . import sqlite_log
 from .decide import THERE
-from .sql import BATCH, Refused, Session, SqlBackend, Table, Turns, given_types, missing_table, no_key
+from .sql import SqlBackend
+from .sql_base import BATCH, Refused, Session, Table, Turns, given_types, missing_table, no_key
 from .sqlite_connections import Connections, Held
 
 LOCK_TIMEOUT_S = 5.0

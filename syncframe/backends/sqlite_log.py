@@ -16,7 +16,7 @@ import datetime
 
 from ..errors import SchemaError
 from ..schema import literal, quote
-from .sql import DATABASE, SETTINGS, Session, Table
+from .sql_base import DATABASE, SETTINGS, Session, Table
 
 EVENTS = ("insert", "update", "rekey", "delete")
 _UNIQUE_EVENTS = ("note_insert", "note_update", "gone_insert", "gone_update")
