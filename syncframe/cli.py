@@ -315,7 +315,8 @@ def _serve(options: Any) -> int:
     choices = {"tables": options.tables, "track": options.track, "tokens": options.tokens and Path(options.tokens)}
     with serve(options.url, host=options.host, port=options.port, read_only=options.read_only, **choices) as server:
         print(f"serving {_many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
-        print(f"  {', '.join(server.tables)}\nCtrl-C stops it", flush=True)
+        print(f"  {', '.join(server.tables)}")
+        print(f"connect with sf.connect({server.url!r}, store=...); Ctrl-C stops it", flush=True)
         while True:
             time.sleep(3600)
 

@@ -184,7 +184,8 @@ class SyncContext:
         on_conflict
             "fail", "mine", "theirs" or a callable, also for conflicts that stand already; None: the context's.
         atomic
-            All or nothing, where the back end can: one conflict or rejection, and nothing is applied.
+            All or nothing, where the back end can: one conflict or rejection, and nothing is applied.  Nothing is
+            sent either while one of an earlier push stands in these tables.
         retry_rejected
             Send what was rejected again, too.
         progress

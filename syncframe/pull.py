@@ -182,6 +182,7 @@ class Pull:
         stored = self._restored()
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
         self.query = stored
+        self.begun, self.is_alone = None if since is None else str(since), True
         if since is None:
             self.query = replace(stored, run=self._claimed_run(stored), sweeping=True, checkpoint=None)
         asked = Query(self.condition, tuple(schema.names), self.page_rows)
@@ -326,6 +327,10 @@ class Pull:
                 f"another process began to pull this query of {self.table!r}",
                 hint="let it finish; its rows are yours too",
             )
+        # Of two runs side by side one may put an older page over the other's newer one, and the place of the other
+        # be behind both: then the next run begins where this one did.
+        is_ours = known is None or self.query.sweeping or known.checkpoint == self.query.checkpoint
+        self.is_alone = self.is_alone and is_ours
 
     def _finish(self, result: PullResult, mode: str, tracked: bool) -> None:
         """The back end has said that this was all: remove what is gone, and note when."""
@@ -339,7 +344,8 @@ class Pull:
                 result.deleted += self.store.sweep(cursor, layout, self.query, rev)
                 self._learn_absent(cursor, layout, rev, result, gone.edited, mode)
                 self._drop_strays(cursor, layout, rev, result, gone)
-            self.query = replace(self.query, complete=True, sweeping=False)
+            checkpoint = self.query.checkpoint if self.is_alone else self.begun
+            self.query = replace(self.query, checkpoint=checkpoint, complete=True, sweeping=False)
             self.store.put_query(cursor, self.table, self.query, utc_now())
             self.store.drop_loaded(cursor)
             was_tracked = self.store.state(self.table)

@@ -288,6 +288,8 @@ class Push:
             raise SyncError(
                 "this back end cannot push all or nothing; nothing was sent", hint="push without atomic=True"
             )
+        if self._stands_in_the_way(tables):
+            return
         batches = []
         while (batch := self._next(tables, number, last, False)) is not None:
             batches.append(batch)
@@ -307,6 +309,12 @@ class Push:
         if refused:
             self._unmark(batches)
         self._tell()
+
+    def _stands_in_the_way(self, tables: Collection[str] | None) -> bool:
+        """Whether a conflict or rejection of earlier pushes stands: without it the rest would not be all."""
+        with self.store.reading() as cursor:
+            found = [self.queue.counts(cursor, layout) for layout in self.store.layouts(cursor, tables)]
+        return any(counts["conflicts"] or counts["rejected"] for counts in found)
 
     def _unmark(self, batches: Sequence[Batch]) -> None:
         with self.store.transaction() as cursor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,14 +67,23 @@ GONE = Reply(cut_after=-1)
 """The connection is closed without an answer."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    failure: BaseException | None = None
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a client that hangs up is part of the game
+            self.failure = error
+
+
 class Service:
     """A server in a thread: `answer` says what each request gets; `asked` has what came."""
 
     def __init__(self, answer: Callable[[Request], Reply]) -> None:
         self.answer = answer
         self.asked: list[Request] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -82,6 +92,8 @@ class Service:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        if self._server.failure is not None:
+            raise AssertionError("the test's own service failed") from self._server.failure
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         service = self

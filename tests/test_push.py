@@ -926,3 +926,19 @@ def test_a_table_that_is_not_tracked_recognises_what_it_holds_already(tmp_path: 
     assert result.counts == {"accepted": 3, "conflicts": 0, "rejected": 0}
     assert database.audit() == [("insert", "d"), ("update", "a"), ("delete", "b")]
     assert shown(context) == database.todo()
+
+
+def test_all_or_nothing_sends_nothing_while_an_earlier_conflict_stands(tmp_path):
+    database = todo_database(tmp_path)
+    ctx = synced(database.url)
+    ctx["todo"].update("a", n=50)
+    ctx["todo"].update("b", n=100)
+    database.run("update todo set n = 5 where id = 'b'")
+
+    first, second = ctx.push(atomic=True), ctx.push(atomic=True)
+
+    assert [r.counts["accepted"] for r in (first, second)] == [0, 0]
+    assert [r.counts["conflicts"] for r in (first, second)] == [1, 1]
+    assert database.todo()["a"][1] != 50
+    ctx.conflicts.keep_mine()
+    assert ctx.push(atomic=True).counts["accepted"] == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import sqlite3
+import threading
 from urllib.parse import urlsplit
 
 import duckdb
@@ -277,3 +278,99 @@ def test_rows_are_written_in_the_dialect_that_the_service_speaks_now(database, u
             result = ctx.push()
 
     assert (result.ok, result.counts["accepted"], far(database)[1][2]) == (True, 1, 1_000)
+
+
+def test_a_column_that_the_server_was_given_meanwhile_stops_no_push(database, url):
+    with sf.connect(url, store=":memory:") as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", n=1_000)
+        ctx["todo"].insert({"id": "new", "title": "tea"})
+        write(database, "alter table todo add column extra text default 'E'")
+
+        result = ctx.push()
+
+        assert result.counts == {"accepted": 2, "conflicts": 0, "rejected": 0}
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        found = connection.execute("select id, title, n, extra from todo where id in ('k001', 'new')").fetchall()
+    assert found == [("k001", "a title of some length, number 1", 1_000, "E"), ("new", "tea", None, "E")]
+
+
+def test_a_column_that_is_gone_there_is_named_and_what_is_pending_stays(database, url):
+    with sf.connect(url, store=":memory:") as ctx:
+        ctx["todo"].pull(query_id="all")
+        ctx["todo"].update("k001", n=1_000)
+        ctx["todo"].update("k002", title="changed")
+        write(database, "drop trigger _syncframe_rekey_todo", "alter table todo rename column n to number")
+        sf.backends.open(f"sqlite:///{database}").track(["todo"])
+
+        with pytest.raises(sf.SchemaError, match="table 'todo' has no column 'n' to write") as caught:
+            ctx.push()
+
+        assert "push_first=False" in caught.value.hint
+        assert len(ctx.pending) == 2
+
+
+@pytest.mark.parametrize("protocol", ["auto", "v2", "v3"])
+def test_a_store_with_a_few_columns_pushes_over_http(database, url, protocol):
+    options = {} if protocol == "auto" else {"protocol": protocol, "schema": TYPES}
+    with sf.connect(url, store=":memory:", **options) as ctx:
+        ctx["todo"].pull(columns=["n"])
+        ctx["todo"].update("k001", n=1_000)
+        ctx["todo"].insert({"id": "new", "n": 7})
+        ctx["todo"].delete("k002")
+
+        assert ctx.push().counts == {"accepted": 3, "conflicts": 0, "rejected": 0}
+
+    rows = {row[0]: row[1:] for row in far(database)}
+    assert rows["k001"] == ("a title of some length, number 1", 1_000)
+    assert rows["new"] == (None, 7)
+    assert "k002" not in rows
+
+
+def test_two_processes_that_pull_one_query_at_once_leave_no_row_stale(database, url, tmp_path):
+    """One has read its page and waits; the other reads a newer one and stores it; then the first stores its own."""
+    with (
+        sf.connect(url, store=tmp_path / "here.duckdb") as mine,
+        sf.connect(url, store=tmp_path / "here.duckdb") as other,
+    ):
+        mine["todo"].pull(query_id="all")
+        write(database, "update todo set n = 100 where id = 'k001'")
+        held, stored, ended = threading.Event(), threading.Event(), []
+        asked_by_mine, asked_by_other = mine._session.backend.pull, other._session.backend.pull
+
+        def of_other(*args, **options):
+            yield from asked_by_other(*args, **options)
+            stored.set()
+            held.wait(10)
+
+        def of_mine(*args, **options):
+            pages = list(asked_by_mine(*args, **options))
+            write(database, "update todo set n = 200 where id = 'k001'")
+            other._session.backend.pull = of_other
+            ended.append(threading.Thread(target=lambda: other["todo"].pull(query_id="all", progress=False)))
+            ended[0].start()
+            stored.wait(10)
+            yield from pages
+
+        mine._session.backend.pull = of_mine
+        mine["todo"].pull(query_id="all", progress=False)
+        held.set()
+        ended[0].join()
+        mine._session.backend.pull = asked_by_mine
+        for _ in range(2):
+            mine["todo"].pull(query_id="all")
+
+        assert mine["todo"].get("k001")["n"] == 200
+
+
+@PLAIN
+def test_types_of_some_columns_go_over_those_that_the_rows_show(url, protocol):
+    """And one of a column that is not there is a spelling mistake, and no column of NULLs."""
+    with sf.connect(url, store=":memory:", protocol=protocol, schema={"todo": {"n": "DECIMAL(10,2)"}}) as ctx:
+        ctx["todo"].pull()
+        assert [str(column.type) for column in ctx["todo"].schema.columns] == ["VARCHAR", "VARCHAR", "DECIMAL(10,2)"]
+    with (
+        sf.connect(url, store=":memory:", protocol=protocol, schema={"todo": {"m": "BIGINT"}}) as ctx,
+        pytest.raises(sf.SchemaError, match="table 'todo' has no column 'm'"),
+    ):
+        ctx["todo"].pull()

@@ -127,7 +127,7 @@ class App:
             )
         method, handler = self._extension.verbs[verb]
         allowed = [] if verb == "push" and self._read_only else [method, "HEAD"] if method == "GET" else [method]
-        check_method(ask, allowed)
+        check_method(ask, allowed, read_only=self._read_only and verb == "push")
         is_large = verb in ("push", "rows")
         limit = self.limits.body_bytes_max if is_large else self.limits.row_bytes_max
         return Route(f"/syncframe/{verb}".rstrip("/"), handler, limit)

@@ -26,7 +26,8 @@ def checked(table: str, schema: Schema, rows: pa.Table, rows_max: int) -> Operat
     """Return `rows` as a batch; a Refusal names what no client of good faith sends."""
     if len(rows) > rows_max:
         raise Refusal(413, f"the batch has {len(rows)} operations, and may have {rows_max}", hint="send parts of it")
-    rows = fitted(rows, operation_schema(schema))
+    sent = {name[2:] for name in rows.column_names if name.startswith("l_")}
+    rows = fitted(_completed(rows, schema), operation_schema(schema))
     ids = rows["operation_id"]
     if ids.null_count or not all(_ID.fullmatch(id_) for id_ in ids.to_pylist()):
         raise _wrong("operation_id", "1 to 128 printable characters, the first a letter or digit")
@@ -36,8 +37,18 @@ def checked(table: str, schema: Schema, rows: pa.Table, rows_max: int) -> Operat
         raise _wrong("kind", "one of " + ", ".join(KINDS))
     named = rows["given"]
     names = set(pc.unique(pc.list_flatten(named.combine_chunks())).to_pylist())
-    if named.null_count or not names <= {*schema.values}:
+    if named.null_count:
         raise _wrong("given", f"names of columns other than the key's: {shown(schema.values)}")
+    if unknown := sorted(str(name) for name in names - {*schema.values}):
+        raise Refusal(
+            400,
+            f"table {table!r} has no column {shown(unknown)} to write: it has {shown(schema.values)}",
+            hint="if the table was altered: connect anew and pull(push_first=False), which keeps what is pending",
+            kind="SchemaError",
+            column=unknown[0][:200],
+        )
+    if lacking := sorted(names - sent):
+        raise _wrong("given", f"names of columns whose values are in the stream, and l_{lacking[0]} is not")
     for name in schema.key:
         if rows[f"k_{name}"].null_count:
             raise _wrong(f"k_{name}", "never null: a key is not", "KeyColumnError")
@@ -46,6 +57,15 @@ def checked(table: str, schema: Schema, rows: pa.Table, rows_max: int) -> Operat
         raise _wrong("the key", "unique in a batch: one operation for each row", "KeyColumnError")
     _check_times(schema, rows)
     return Operations(table, schema, rows)
+
+
+def _completed(rows: pa.Table, schema: Schema) -> pa.Table:
+    """The columns of values that the table has: a client may know fewer, or some that are gone."""
+    known = {f"l_{name}" for name in schema.values}
+    rows = rows.drop_columns([name for name in rows.column_names if name.startswith("l_") and name not in known])
+    for name in sorted(known.difference(rows.column_names)):
+        rows = rows.append_column(name, pa.nulls(len(rows), schema[name[2:]].arrow))
+    return rows
 
 
 # What Python and ISO 8601 have, year 1 to 9999, in days and microseconds since 1970.

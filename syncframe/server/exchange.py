@@ -124,11 +124,14 @@ def error_text(refusal: Refusal) -> str:
     return json.dumps({name: value for name, value in told.items() if value is not None})
 
 
-def check_method(ask: Ask, allowed: Iterable[str]) -> None:
+def check_method(ask: Ask, allowed: Iterable[str], *, read_only: bool = False) -> None:
     """Refuse a method that is not among `allowed`; OPTIONS is answered with what is."""
     methods = ", ".join([*allowed, "OPTIONS"])
     if ask.method == "OPTIONS":
         raise Refusal(204, "", headers={"allow": methods})
+    if ask.method not in allowed and read_only and ask.method not in ("GET", "HEAD"):
+        words = "this server is read-only: nothing is written through it"
+        raise Refusal(405, words, hint="ask whoever runs it", headers={"allow": methods})
     if ask.method not in allowed:
         raise Refusal(
             405, f"{ask.method[:20]} is not done here", hint=f"what is: {methods}", headers={"allow": methods}

@@ -29,7 +29,7 @@ class Plain:
         dialect = dialect_of(ask)
         verbs = self._of_table(name, dialect) if id_ is None else self._of_row(name, dialect, id_)
         allowed = [method for method in verbs if method in _READING or not self.read_only]
-        check_method(ask, allowed)
+        check_method(ask, allowed, read_only=self.read_only)
         return verbs[ask.method]
 
     def _of_table(self, name: str, dialect: Dialect) -> dict[str, Callable[[Ask], Answer]]:

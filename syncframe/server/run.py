@@ -187,7 +187,7 @@ def _listener(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        raise SyncError(f"cannot listen on {host!r}, port {port}: {error}", hint="port=0 takes a free one") from error
+        raise SyncError(f"cannot listen on {host!r}, port {port}: {error}", hint="port 0 takes a free one") from error
     return listener
 
 

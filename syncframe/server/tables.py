@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +66,11 @@ class Tables:
     def check(self, name: str) -> None:
         """Refuse a table that is not served."""
         if name not in self.names:
-            raise Refusal(404, f"there is no table {name[:200]!r} here", hint="names are compared with case")
+            raise Refusal(
+                404,
+                f"there is no table {name[:200]!r} here",
+                hint=f"there are {shown(self.names) or 'none'}; names are compared with case",
+            )
 
     def must_have(self, verb: str, what: str) -> None:
         """Refuse what this back end has no verb for."""
@@ -92,7 +97,8 @@ def chosen(backend: Backend, tables: Iterable[str] | None, *, track: bool) -> Ta
         raise SyncError(
             f"{'table' if len(untracked) == 1 else 'tables'} {shown(untracked)} not tracked: a client could neither "
             "see what was deleted nor what changed",
-            hint=f"`syncframe track URL {' '.join(untracked[:5])}` adds what is needed, so does serve(..., track=True)",
+            hint=f"`syncframe track URL {' '.join(map(shlex.quote, untracked[:5]))}` adds what is needed, so does "
+            "`serve --track`, or serve(..., track=True)",
         )
     return Tables(Gathering(backend), tuple(names), left_out)
 
@@ -138,9 +144,7 @@ def _named(backend: Backend, names: Sequence[str]) -> list[str]:
                 raise
             raise SyncError(f"table {name!r} is not there: {error.message}", hint=error.hint) from error
         if reason is not None:
-            raise SyncError(
-                f"table {name!r} cannot be served: {reason}", hint="rename the column, or leave the table out"
-            )
+            raise SyncError(f"table {name!r} cannot be served: {reason}", hint="mend that, or leave the table out")
     return list(dict.fromkeys(names))
 
 

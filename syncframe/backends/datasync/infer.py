@@ -1,4 +1,4 @@
-"""The schema of a table whose service says nothing of it: as it was given, or from its first page of rows."""
+"""The schema of a table whose service says nothing of it: from its first page of rows, and as far as it was given."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ...wire import ID, SYSTEM, cells_in
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,7})?Z", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_LARGE = re.compile(r"-?[1-9]\d{15,37}", re.ASCII)
 _INT64 = 2**63
 _HELD_AS = {"int": "int53", "float": "finite", "decimal": "numeric", "instant": "ms", "timestamp": "ms", "time": "ms"}
 _WIDE = ("BIGINT", "UBIGINT")
@@ -37,11 +38,28 @@ def given_schema(table: str, given: object) -> Schema:
     )
 
 
-def inferred_schema(table: str, objects: Sequence[Mapping[str, Any]]) -> tuple[Schema, frozenset[str]]:
-    """The schema that rows have, and the columns whose type was a guess because they hold nothing."""
+def inferred_schema(
+    table: str, objects: Sequence[Mapping[str, Any]], given: Schema | None
+) -> tuple[Schema, frozenset[str]]:
+    """The schema that rows have, and the columns whose type was a guess because they hold nothing.
+
+    Raises
+    ------
+    SchemaError
+        If a column has values of several kinds, or a type is given for one that the rows do not have.
+    """
     names = dict.fromkeys(name for found in objects for name in found if name not in (ID, *SYSTEM))
-    columns, guessed = [Column(ID, "VARCHAR", nullable=False)], set()
-    for name in names:
+    told = {} if given is None else {column.name: column for column in given.columns}
+    if objects and (unknown := [name for name in told if name != ID and name not in names]):
+        raise SchemaError(
+            f"table {table!r} has no column {shown(unknown)}, of which schema= gives the type: it has {shown(names)}",
+            hint="check the spelling",
+        )
+    columns, guessed = [told.get(ID) or Column(ID, "VARCHAR", nullable=False)], set()
+    for name in names or [name for name in told if name != ID]:
+        if name in told:
+            columns.append(told[name])
+            continue
         cells = [cell for found in objects if (cell := found.get(name)) is not None]
         guessed |= set() if cells else {name}
         columns.append(Column(name, _type(table, name, cells) if cells else "VARCHAR"))
@@ -61,6 +79,9 @@ def _held_as(column: Column) -> str:
 
 def _type(table: str, name: str, cells: Sequence[Any]) -> str:
     kinds = {_KINDS.get(type(cell), "JSON") for cell in cells}
+    if kinds == {"int", "text"} and all(_LARGE.fullmatch(cell) for cell in cells if isinstance(cell, str)):
+        # What a double does not hold goes over the wire as text.
+        return _number([int(cell) for cell in cells])
     if kinds <= {"int", "float"}:
         return _number(cells)
     if len(kinds) > 1:

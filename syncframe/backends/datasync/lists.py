@@ -218,7 +218,9 @@ def _parts(body: Any) -> tuple[Any, Any, bool]:
 def _refusal(table: str, answer: Answer, is_asked: bool) -> Exception:
     if answer.status in (404, 410):
         return BackendError(
-            f"table {table!r} is not at {answer.what.partition(' ')[2]}", hint="check the spelling", status=404
+            f"table {table!r} is not at {answer.what.partition(' ')[2]}",
+            hint="check the spelling; the URL of a service ends before /tables",
+            status=404,
         )
     error = answer.error()
     if is_asked and answer.status == 400 and not isinstance(error, TransientError | AccessError | QueryError):

@@ -84,22 +84,26 @@ class Plain:
         BackendError
             With status 404 if there is no such table.
         SchemaError
-            If a column has values of several kinds.
+            If a column has values of several kinds, or a type was given for one that is not there.
         """
         with self._lock:
             if table not in self._schemas:
-                schema = given_schema(table, self._given[table]) if table in self._given else self._inferred(table)
-                if len(schema.columns) == 1 and table not in self._given:
+                given = given_schema(table, self._given[table]) if table in self._given else None
+                # A Schema is whole; types by column go over those that the rows show.
+                is_whole = given is not None and isinstance(self._given[table], Schema)
+                schema = given if given is not None and is_whole else self._inferred(table, given)
+                if len(schema.columns) == 1 and given is None:
                     return schema  # a table without rows tells nothing yet
                 self._schemas[table] = schema
             return self._schemas[table]
 
-    def _inferred(self, table: str) -> Schema:
+    def _inferred(self, table: str, given: Schema | None) -> Schema:
         objects = self._lists.own().page(table, top=TOP_USUAL).objects
         self._note_fields(table, objects)
-        schema, guessed = inferred_schema(table, objects)
+        schema, guessed = inferred_schema(table, objects, given)
         name = f"{self._base} types of {table}"
         known = json.loads(self._memory.get(name) or "{}")
+        known = {column: kind for column, kind in known.items() if given is None or column not in given}
         schema = as_held(Schema(tuple(_remembered(c, known) for c in schema.columns), schema.key))
         told = {c.name: c.type for c in schema.value_columns if c.name not in guessed or c.name in known}
         if told and told != known:

@@ -313,7 +313,8 @@ def _translation(error: Exception, what: str) -> BackendError:
     words = "it took too long" if isinstance(error, httpx2.TimeoutException) else "the connection was cut"
     if not was_sent:
         words = f"no connection: {error or type(error).__name__}"
-    return TransientError(f"{what}: {words}", was_sent=was_sent)
+    hint = None if was_sent else "is the server running, is the URL right, https or http?"
+    return TransientError(f"{what}: {words}", hint=hint, was_sent=was_sent)
 
 
 def _is_certificate(error: BaseException | None) -> bool:
