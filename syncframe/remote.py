@@ -105,12 +105,10 @@ class Rows:
         parts = self._key(key)
         fitted: dict[str, Any] = {}
         if if_version is not None and values and all(name in self.schema for name in values):
-            # The back end itself compares; the row is looked at only to say what is wrong.
             self._check_key(values, parts)
             fitted = self._fitted({**values, **parts})
-            changed = self._changed("update", parts, fitted, {VERSION: if_version})
-            if changed is not None:
-                return self._row(changed)
+            if (changed := self._at_once(parts, fitted, if_version)) is not None:
+                return changed
 
         def change(found: _Found) -> _Found | None:
             self._check_names(values, found)
@@ -123,6 +121,11 @@ class Rows:
     def replace(self, key: Any, values: Mapping[str, Any], *, if_version: str | None = None) -> dict[str, Any]:
         """Put `values` in a row's place, columns that it does not give NULL; as `update` does."""
         parts = self._key(key)
+        if if_version is not None and all(name in self.schema for name in values):
+            self._check_key(values, parts)
+            fitted = dict.fromkeys(self.schema.names) | self._fitted({**values, **parts})
+            if (changed := self._at_once(parts, fitted, if_version)) is not None:
+                return changed
 
         def change(found: _Found) -> _Found | None:
             self._check_names(values, found)
@@ -218,6 +221,11 @@ class Rows:
             for row in page.rows.to_pylist():
                 found = row if all(row[name] == part for name, part in key.items()) else found
         return found and {CREATED: None, UPDATED: None, **found}
+
+    def _at_once(self, key: Mapping[str, Any], fitted: Mapping[str, Any], version: str) -> dict[str, Any] | None:
+        """The row after an update at that version, which the back end compares; None: look what is there instead."""
+        changed = self._changed("update", key, fitted, {VERSION: version})
+        return None if changed is None else self._row(changed)
 
     def _changed(self, kind: str, key: Mapping[str, Any], fitted: Mapping[str, Any], found: _Found) -> _Found | None:
         """The row after an operation on `found`; None if another one came before."""

@@ -463,7 +463,7 @@ def test_an_interrupted_first_run_goes_on_where_it_stopped(dialect, stop_after):
     crowded(canned, 30, lambda n: START + ms(n))
 
     with canned.running(schemas=SCHEMAS) as backend:
-        pages = backend.pull("todo", Query(), None)
+        pages = backend.pull("todo", Query(page_rows=5), None)
         held: dict[str, Any] = {}
         for _ in range(stop_after):
             page = next(pages)
@@ -472,7 +472,7 @@ def test_an_interrupted_first_run_goes_on_where_it_stopped(dialect, stop_after):
         canned.put("k00000", START + ms(1000), deleted=True, n=0)
         canned.put("k00001", START + ms(1001), n=-1)
         canned.put("k00029", START + ms(1002), n=-29)
-        _, came, _ = taken_into(held, backend.pull("todo", Query(), page.checkpoint))
+        _, came, _ = taken_into(held, backend.pull("todo", Query(page_rows=5), page.checkpoint))
 
     assert len(came) == 30 - 5 * stop_after + 3
     assert held == {id_: row["n"] for id_, row in canned.rows.items() if not row["deleted"]}
@@ -1490,3 +1490,30 @@ def test_the_stop_button_does_not_wait_for_a_service_that_does_not_answer():
         held.set()
 
     assert len(there.asked) <= 16  # the others were not sent afterwards
+
+
+@DIALECTS
+def test_small_pages_of_a_service_are_stored_together_and_what_came_before_a_failure_stays(dialect):
+    canned = Canned(dialect, cap=5)
+    crowded(canned, 30, lambda n: START + ms(n))
+
+    with canned.running(schemas=SCHEMAS) as backend:
+        whole_run = [len(page.rows) for page in backend.pull("todo", Query(), None)]
+        answer, canned.there.answer = (
+            canned.there.answer,
+            lambda request: (
+                Reply(400, b"{}", {"Content-Type": "application/json"})
+                if "k00014" in request.target
+                else answer(request)
+            ),
+        )
+        sizes, checkpoint = [], None
+        with pytest.raises(BackendError):
+            for page in backend.pull("todo", Query(), None):
+                sizes.append(len(page.rows))
+                checkpoint = page.checkpoint
+        canned.there.answer = answer
+        rest = [len(page.rows) for page in backend.pull("todo", Query(), checkpoint)]
+
+    assert whole_run == [30]
+    assert (sizes, sum(rest)) == ([15], 15)

@@ -19,6 +19,7 @@ from itertools import takewhile
 
 import pyarrow as pa
 
+from ...errors import BackendError
 from ...wire import DELETED, ID, SYSTEM, UPDATED_AT, VERSION, Wire
 from ..base import Checkpoint, Page, page_schema
 from ..decide import conformed
@@ -105,10 +106,21 @@ class PlainPull:
             self.table, after=after or None, where=self.where, top=self.page_rows, select=self.select,
             is_asked=self.where is not None,
         )  # fmt: skip
-        for page in pages:
-            self._clocked(page)
-            if page.objects:
-                yield page.objects
+        # A service may cap its pages at 50 rows, and to store one takes as long as to store thousands.
+        gathered: list[Object] = []
+        try:
+            for page in pages:
+                self._clocked(page)
+                gathered += page.objects
+                if len(gathered) >= self.page_rows:
+                    yield gathered
+                    gathered = []
+        except BackendError:
+            if gathered:
+                yield gathered  # what came before the wire failed need not come again
+            raise
+        if gathered:
+            yield gathered
 
     def _noted(self, objects: Sequence[Object], note: Place | None) -> set[tuple[str, object]]:
         """Those of the note's millisecond: the stream of changes begins within it and would bring them again."""
