@@ -126,6 +126,8 @@ class Pull:
 
     def __init__(self, store: Store, queue: Queue, backend: Backend, table: str) -> None:
         self.store, self.queue, self.backend, self.table = store, queue, backend, table
+        self.begun: str | None = None  # the checkpoint where the run began
+        self.is_alone = True  # no other run of this query was seen beside it
 
     def prepare(self, where: str | None, columns: Sequence[str] | None, query_id: str | bool | None) -> None:
         """Check what is asked for before anything is pushed or changed; see `SyncTable.pull`."""
@@ -182,7 +184,7 @@ class Pull:
         stored = self._restored()
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
         self.query = stored
-        self.begun, self.is_alone = None if since is None else str(since), True
+        self.begun = None if since is None else str(since)
         if since is None:
             self.query = replace(stored, run=self._claimed_run(stored), sweeping=True, checkpoint=None)
         asked = Query(self.condition, tuple(schema.names), self.page_rows)

@@ -1472,7 +1472,7 @@ def test_the_stop_button_does_not_wait_for_a_service_that_does_not_answer():
     def never(request: Request) -> Reply:
         if not came.is_set():
             came.set()
-            held.wait(0.3)  # a signal that comes just before the main thread begins to wait would be seen after it
+            held.wait(1.5)  # a signal that comes just before the main thread begins to wait would be seen after it
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         held.wait(20)
         return as_json({}, 400)
