@@ -15,7 +15,6 @@ import shlex
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,8 +316,8 @@ def _serve(options: Any) -> int:
         print(f"serving {_many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
         print(f"  {', '.join(server.tables)}")
         print(f"connect with sf.connect({server.url!r}, store=...); Ctrl-C stops it", flush=True)
-        while True:
-            time.sleep(3600)
+        server.wait()
+    return DONE
 
 
 def _track(options: Any) -> int:

@@ -184,19 +184,13 @@ def _fill(connection: sqlite3.Connection, table: str, rows: pa.Table) -> None:
 # `syncframe demo`
 
 
-def wait(_: Server) -> None:
-    """Until Ctrl-C."""
-    while True:
-        time.sleep(3600)
-
-
 def lay_out(
     folder: str | Path | None = None,
     *,
     small: int | None = None,
     port: int = 0,
     out: IO[str] | None = None,
-    until: Callable[[Server], None] = wait,
+    until: Callable[[Server], None] = Server.wait,
 ) -> int:
     """Build the database in a folder that stays, serve it, and print what to try with it; return the exit code.
 

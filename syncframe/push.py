@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from .backends.base import Backend, Operations, Outcomes, operation_schema
 from .errors import BackendError, SyncError, TransientError
+from .file import Cursor
 from .layout import Layout
 from .operation import Operation
 from .progress import Told, told
@@ -313,8 +314,11 @@ class Push:
     def _stands_in_the_way(self, tables: Collection[str] | None) -> bool:
         """Whether a conflict or rejection of earlier pushes stands: without it the rest would not be all."""
         with self.store.reading() as cursor:
-            found = [self.queue.counts(cursor, layout) for layout in self.store.layouts(cursor, tables)]
+            found = self._counts(cursor, tables)
         return any(counts["conflicts"] or counts["rejected"] for counts in found)
+
+    def _counts(self, cursor: Cursor, tables: Collection[str] | None) -> list[dict[str, int]]:
+        return [self.queue.counts(cursor, layout) for layout in self.store.layouts(cursor, tables)]
 
     def _unmark(self, batches: Sequence[Batch]) -> None:
         with self.store.transaction() as cursor:
@@ -347,7 +351,7 @@ class Push:
 
     def _result(self, tables: Collection[str] | None, stopped: SyncError | None, began: float, last: int) -> PushResult:
         with self.store.transaction() as cursor:
-            found = [self.queue.counts(cursor, layout) for layout in self.store.layouts(cursor, tables)]
+            found = self._counts(cursor, tables)
             accepted = Sent(self.accepted)
             counts = {name: sum(c[name] for c in found) for name in ("conflicts", "rejected")}
             left = sum(c["pending"] for c in found)

@@ -20,11 +20,10 @@ from .errors import BackendError, KeyColumnError, SchemaError, TransientError
 from .frame import make_keys, normalise, object_frame
 from .operation import same
 from .query import Query, parse
-from .schema import SYSTEM_COLUMNS, Column, Schema, literal, quote, shown
+from .schema import PAGE_NAMES, Column, Schema, literal, quote, shown
 from .texts import written
 
 TRIES = 5  # a row that is written all the time by others is given up
-_SYSTEM = dict(zip(SYSTEM_COLUMNS, (CREATED, UPDATED, VERSION, DELETED), strict=True))
 
 _Found = Mapping[str, Any]  # a row as in a page: columns and `_syncframe_*`
 
@@ -306,14 +305,14 @@ class Rows:
 
     def _check_names(self, values: Mapping[str, Any], found: _Found) -> None:
         """Only the table's columns are written; system columns may be as they are."""
-        unknown = [name for name in values if name not in self.schema and name not in _SYSTEM]
+        unknown = [name for name in values if name not in self.schema and name not in PAGE_NAMES]
         if unknown:
             raise SchemaError(
                 f"columns {shown(unknown)} are not among those of table {self.table!r}: {shown(self.schema.names)}",
                 hint="leave them out",
             )
         for name, value in values.items():
-            if name not in self.schema and not same(value, found.get(_SYSTEM[name])):
+            if name not in self.schema and not same(value, found.get(PAGE_NAMES[name])):
                 raise SchemaError(
                     f"system column {name!r} is the back end's, and cannot be written; it is not {value!r} now",
                     hint="leave it out; if_version says which version is meant",
@@ -332,7 +331,7 @@ class Rows:
         return self._key(parts if len(parts) > 1 else parts[0])
 
     def _row(self, found: _Found) -> dict[str, Any]:
-        system = {name: found[held] for name, held in _SYSTEM.items() if name not in self.schema}
+        system = {name: found[held] for name, held in PAGE_NAMES.items() if name not in self.schema}
         return {name: found[name] for name in self.schema.names} | system
 
     def _shown(self, key: Mapping[str, Any]) -> str:

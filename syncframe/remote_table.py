@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from .backends.base import CREATED, DELETED, UPDATED, VERSION, Backend
+from .backends.base import Backend
 from .errors import SchemaError, SyncError
 from .frame import hand_out
 from .query import Condition, Order, Read, parse
 from .remote import Rows
-from .schema import SYSTEM_COLUMNS, Schema, as_names, shown
+from .schema import PAGE_NAMES, SYSTEM_COLUMNS, Schema, as_names, shown
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_SYSTEM = dict(zip(SYSTEM_COLUMNS, (CREATED, UPDATED, VERSION, DELETED), strict=True))
 
 
 class RemoteTable:
@@ -200,5 +198,5 @@ def _counted(name: str, value: int | None) -> int | None:
 
 def _named(rows: pa.Table, names: list[str], schema: Schema) -> pa.Table:
     """The columns of a frame under the names that people know."""
-    held = {name: name if name in schema else _SYSTEM[name] for name in names}
+    held = {name: name if name in schema else PAGE_NAMES[name] for name in names}
     return pa.table({name: rows[there] for name, there in held.items()})

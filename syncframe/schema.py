@@ -22,6 +22,14 @@ import pyarrow as pa
 from .errors import KeyColumnError, SchemaError
 
 SYSTEM_COLUMNS = ("createdAt", "updatedAt", "version", "deleted")
+# What a page of rows calls them: a table of one's own may have columns of the others' names.
+PAGE_NAMES = dict(
+    zip(
+        SYSTEM_COLUMNS,
+        ("_syncframe_created", "_syncframe_updated", "_syncframe_version", "_syncframe_deleted"),
+        strict=True,
+    )
+)
 RESERVED_PREFIX = "_syncframe"
 NAMES_SHOWN = 5
 

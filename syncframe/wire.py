@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import KeyColumnError, SchemaError
-from .schema import SYSTEM_COLUMNS, Column, Schema, shown
+from .schema import PAGE_NAMES, SYSTEM_COLUMNS, Column, Schema, shown
 from .texts import is_arrow_decimal, parsed, written
 
 SYSTEM = SYSTEM_COLUMNS
@@ -32,10 +32,9 @@ ID_LENGTH_MAX = 127
 DOUBLE_DIGITS = 15  # a decimal of as many digits survives as a double
 DOUBLE_WHOLE = 2**53  # and a whole number up to this
 
-# How a page names what every row has beside its columns; `backends.base` has the same names.
-_PAGE_NAMES = dict(
-    zip(SYSTEM, ("_syncframe_created", "_syncframe_updated", "_syncframe_version", "_syncframe_deleted"), strict=True)
-)
+ARROW = "application/vnd.apache.arrow.stream"  # the extension's streams
+LEFT = "_syncframe_left"  # and their column that says whether a row has left its query
+
 _OPERATION = "_syncframe_operation"
 _STAMP = Column(UPDATED_AT, "TIMESTAMPTZ")
 
@@ -142,7 +141,7 @@ class Wire:
             if column.name in rows.column_names and (names is None or column.name in names):
                 fields[column.name] = cells_out(rows[column.name], column, nested=self.is_foreign)
         for name in system:
-            cells = rows[_PAGE_NAMES[name]]
+            cells = rows[PAGE_NAMES[name]]
             fields[name] = cells_out(cells, _STAMP) if name in (CREATED_AT, UPDATED_AT) else cells.to_pylist()
         return [dict(zip(fields, cells, strict=True)) for cells in zip(*fields.values(), strict=True)]
 
@@ -160,7 +159,7 @@ class Wire:
             is_key = column.name in keys
             arrays.append(keys[column.name] if is_key else self._column(objects, column))
             names.append(column.name)
-        for name, page_name in _PAGE_NAMES.items():
+        for name, page_name in PAGE_NAMES.items():
             arrays.append(self._system(objects, name))
             names.append(page_name)
         arrays.append(pa.nulls(len(objects), pa.string()))

@@ -13,10 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import pyarrow as pa
 
 from ..query import Query
-from ..schema import Schema
+from ..schema import PAGE_NAMES, Schema
 
-VERSION, DELETED, OPERATION = "_syncframe_version", "_syncframe_deleted", "_syncframe_operation"
-CREATED, UPDATED, HELD = "_syncframe_created", "_syncframe_updated", "_syncframe_held"
+CREATED, UPDATED, VERSION, DELETED = PAGE_NAMES.values()
+OPERATION, HELD = "_syncframe_operation", "_syncframe_held"
 STAMP = pa.timestamp("us", "UTC")
 
 

@@ -12,7 +12,6 @@ from starlette.datastructures import Headers
 from ..wire import dumps
 
 JSON = "application/json"
-ARROW = "application/vnd.apache.arrow.stream"
 
 
 @dataclass(frozen=True, slots=True)

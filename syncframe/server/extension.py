@@ -15,17 +15,16 @@ import pyarrow as pa
 from ..backends.base import DELETED, HELD, Checkpoint, Operations, Outcomes, Page, outcome_schema, page_schema
 from ..query import Condition, Order, Query, Read, parse
 from ..schema import SYSTEM_COLUMNS, Schema
-from ..wire import Wire
+from ..wire import ARROW, LEFT, Wire
 from .arrow import Writer, fitted, read, schema_of, split
 from .batches import checked, from_json, to_json
 from .bodies import Fields, json_body
 from .dialect import by_each_once
-from .exchange import ARROW, JSON, Answer, Ask, Piece, Refusal, Stream, answer_json, error_text
+from .exchange import JSON, Answer, Ask, Piece, Refusal, Stream, answer_json, error_text
 from .failures import refusal_of
 from .limits import Limits
 from .tables import Tables
 
-LEFT = "_syncframe_left"
 VERSION_OF_PROTOCOL = 1
 OTHERS_MAX = 500
 

@@ -20,6 +20,7 @@ from .tables import chosen
 
 log = logging.getLogger("syncframe.server")
 BACKLOG = 1_024  # connections that wait to be taken
+WAIT_S = 3_600.0
 STOP_S = 10  # for requests that are under way when the server is closed
 
 
@@ -43,6 +44,11 @@ class Server:
         while not self._uvicorn.is_up.wait(0.1):
             if not self._thread.is_alive():
                 raise SyncError(f"the server at {url} did not start", hint="the log says why")
+
+    def wait(self) -> None:
+        """Return when the server has ended, or raise KeyboardInterrupt at Ctrl-C."""
+        while self._thread.is_alive():
+            self._thread.join(WAIT_S)
 
     def close(self) -> None:
         """Take no more requests, let those under way end, and let go of the back end if it was given as a URL."""

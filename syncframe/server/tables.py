@@ -51,15 +51,12 @@ class Tables:
         """The table as it is now, for columns come and go; a Refusal if it is not served."""
         self.check(name)
         try:
-            schema: Schema = self.backend.schema(name)
-            reason = unfit(schema)
-        except SchemaError as error:
-            reason = error.message
+            schema, reason = _looked_at(self.backend, name)
         except BackendError as error:
             if error.status != 404:
                 raise
-            reason = "it is gone"
-        if reason is not None:
+            schema, reason = None, "it is gone"
+        if schema is None or reason is not None:
             raise Refusal(404, f"table {name!r} is not served any more: {reason}")
         return Wire(schema)
 
@@ -116,15 +113,21 @@ def unfit(schema: Schema) -> str | None:
     return None
 
 
+def _looked_at(backend: Backend, name: str) -> tuple[Schema | None, str | None]:
+    """A table's schema, and why it cannot be served; None: it can."""
+    try:
+        schema = backend.schema(name)
+    except SchemaError as error:
+        return None, error.message
+    return schema, unfit(schema)
+
+
 def _all(backend: Backend) -> tuple[list[str], dict[str, str]]:
     if not hasattr(backend, "tables"):
         raise SyncError("this back end does not say which tables it has", hint='name them: serve(..., tables=["a"])')
     names, left_out = [], {}
     for name in backend.tables():
-        try:
-            reason = unfit(backend.schema(name))
-        except SchemaError as error:
-            reason = error.message
+        _, reason = _looked_at(backend, name)
         if reason is None:
             names.append(name)
         else:
@@ -136,9 +139,7 @@ def _all(backend: Backend) -> tuple[list[str], dict[str, str]]:
 def _named(backend: Backend, names: Sequence[str]) -> list[str]:
     for name in names:
         try:
-            reason = unfit(backend.schema(name))
-        except SchemaError as error:
-            reason = error.message
+            _, reason = _looked_at(backend, name)
         except BackendError as error:
             if error.status != 404:
                 raise

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ...errors import BackendError, QueryError, SchemaError, TransientError
 from ...query import Query, Read
 from ...schema import Schema
-from ...wire import dumps, loads
+from ...wire import ARROW, LEFT, dumps, loads
 from ..base import (
     HELD,
     Checkpoint,
@@ -36,8 +36,6 @@ from .answers import Answer, Body, shown_text
 from .patience import Patience
 from .transport import Ask, Transport
 
-ARROW = "application/vnd.apache.arrow.stream"
-LEFT = "_syncframe_left"
 KEPT_S = 60.0  # how long a schema and who the server is are not asked for again
 PUSH_ROWS, PUSH_BYTES = 10_000, 16 << 20  # where the server does not say
 KEY_ROWS = 10_000

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import CheckpointLost, SchemaError
-from ...query import Condition, Order, Query, Read
+from ...query import Condition, Order, Query, Read, to_odata
 from ...schema import Column, Schema
 from ...wire import CREATED_AT, DELETED, ID, UPDATED_AT, VERSION, Wire
 from ..base import Checkpoint, Operations, Outcomes, Page, Promises, page_schema
@@ -153,8 +153,6 @@ class Plain:
         )  # fmt: skip
 
     def _filter(self, condition: Condition | None, schema: Schema) -> str | None:
-        from ...query import to_odata
-
         return None if condition is None else to_odata(condition, self.dialect.odata, schema)
 
     def _select(self, table: str, wanted: Schema, schema: Schema) -> list[str] | None:
