@@ -11,8 +11,8 @@ What was not answered is not sent again here, for nobody knows what became of it
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ CHUNK_ROWS = 400
 FAILURES_MAX = 5  # answers of 500 after which the service, and not the row, is taken to be broken
 ORDERLESS = ("not null", "check", "type")  # refusals that no other operation can mend
 GONE = (404, 410)
+LOOK_S = 0.2  # how soon the stop button is seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class PlainPush:
     def _settled(self, pool: ThreadPoolExecutor, changes: Sequence[Change]) -> list[Said | None]:
         """What became of each; None: not known."""
         bases = self._bases(pool, changes)
-        said = list(pool.map(lambda change: self._tried(change, bases.get(change.id)), changes))
+        said = list(_answers(pool, lambda change: self._tried(change, bases.get(change.id)), changes))
         for position, change in enumerate(changes):
             first = said[position]
             if position and first is not None and first.status == "rejected" and first.code not in ORDERLESS:
@@ -125,7 +126,7 @@ class PlainPush:
     def _found(self, pool: ThreadPoolExecutor, ids: Sequence[str]) -> dict[str, Object]:
         parts = [ids[start : start + IDS_MAX] for start in range(0, len(ids), IDS_MAX)]
         found: dict[str, Object] = {}
-        for part in pool.map(lambda part: self.lists.found(self.batch.table, part), parts):
+        for part in _answers(pool, lambda part: self.lists.found(self.batch.table, part), parts):
             found |= part
         return found
 
@@ -394,6 +395,14 @@ class PlainPush:
     def _is_gone(chunk: Operations, position: int, answer: Said) -> bool:
         is_accepted_delete = answer.status == "accepted" and chunk.rows["kind"][position].as_py() == "delete"
         return is_accepted_delete or answer.found is None or _is_deleted(answer.found)
+
+
+def _answers(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """As `pool.map`, but looks up while it waits: a signal that comes just before a wait begins does not end it."""
+    for future in [pool.submit(work, item) for item in items]:
+        while not future.done():
+            wait((future,), LOOK_S)
+        yield future.result()
 
 
 def _is_deleted(found: Object) -> bool:
