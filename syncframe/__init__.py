@@ -109,9 +109,16 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    home = import_module(f".{_HOME[name]}", __name__)
+    if home.__name__ == f"{__name__}.context":
+        home.make_widget = _make_widget  # type: ignore[attr-defined]
+    value = getattr(home, name)
     globals()[name] = value
     return value
+
+
+def _make_widget(context: SyncContext) -> object:
+    return import_module(".widget", __name__).SyncWidget(context)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ imported by the commands that need them, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -15,15 +16,17 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import AccessError, KeyColumnError, SchemaError, SyncError, TransientError
+from .words import SHOWN_ROWS, figure, many, plain
+from .words import line as one_line
+from .words import name as name_words
+from .words import table as table_lines
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from .context import SyncContext
     from .operation import Operation
     from .pull import PullResult
@@ -32,9 +35,7 @@ if TYPE_CHECKING:
     from .views import Conflict
 
 DONE, LEFT, WRONG, UNREACHABLE, STOPPED = 0, 1, 2, 3, 130
-SHOWN_ROWS = 20
 SERVE_PORT = 8000
-CELL_WIDTH = 40
 HELP_WIDTH = 96
 
 _EPILOG = """\
@@ -57,11 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a console that cannot show a letter shows its number
         sys.stdout.reconfigure(errors="backslashreplace")
+    options.told = {}
     try:
         code: int = options.run(options)
+        _print_told(options, None)
         sys.stdout.flush()
         return code
     except SyncError as error:
+        _print_told(options, error)
         print(f"syncframe: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
@@ -72,6 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("syncframe: stopped; what was finished stays", file=sys.stderr)
         return STOPPED
+
+
+def _say(options: Any, *lines: str) -> None:
+    """Print lines for people; with --json, what was done is told at the end."""
+    if not options.json:
+        print(*lines, sep="\n", flush=True)
+
+
+def _print_told(options: Any, error: SyncError | None) -> None:
+    """What a command that changes something has done, as one JSON object; also where an error stopped it."""
+    if not (getattr(options, "json", False) and options.does_something):
+        return
+    what = error and {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+    print(json.dumps(plain(options.told | {"error": what})))
 
 
 # What can be said
@@ -103,8 +121,14 @@ def _command(commands: Any, name: str, run: Callable[[Any], int], words: str, mo
         epilog="examples:\n" + "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines()),
         formatter_class=_help,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, does_something=False)
     return parser
+
+
+def _add_json(parser: Any) -> None:
+    """Of a command that changes something: it prints one object."""
+    parser.add_argument("--json", action="store_true", help="what was done and what is left, as one JSON object")
+    parser.set_defaults(does_something=True)
 
 
 def _help(prog: str) -> argparse.HelpFormatter:
@@ -116,16 +140,17 @@ def _add_demo(commands: Any) -> None:
         commands,
         "demo",
         _demo,
-        "real flights in a shared database behind a server, to try things with",
+        "real flights in a shared database behind a server, and JupyterLab on a notebook to try things in",
         'Needs pip install "syncframe[demo]".',
         """
-        syncframe demo                        builds the database, serves it and prints what to try
+        syncframe demo                        builds the database, serves it and opens the quickstart in JupyterLab
         syncframe demo --check                the whole journey, printed and checked
         syncframe demo --check --small 2000   the same with the first 2,000 flights
         """,
     )
     demo.add_argument("--check", action="store_true", help="go through the whole journey and check every step")
     demo.add_argument("--port", type=_port, default=0, help="of the server; a free one if it is left out")
+    demo.add_argument("--no-browser", action="store_true", help="print where JupyterLab is, and open no browser")
     demo.add_argument("--folder", help="where the files go; else a temporary folder")
     demo.add_argument("--small", type=_count, metavar="N", help="only the first N flights (1000 or more)")
 
@@ -182,6 +207,7 @@ def _add_track(commands: Any) -> None:
         help="forget rows that were deleted longer ago, in all tracked tables; "
         "a store that was last pulled before that pulls in full the next time",
     )
+    _add_json(track)
 
 
 def _add_looking(commands: Any) -> None:
@@ -225,16 +251,24 @@ def _add_resolve(commands: Any) -> None:
     side = resolve.add_mutually_exclusive_group(required=True)
     side.add_argument("--mine", dest="side", action="store_const", const="mine", help="what was edited here")
     side.add_argument("--theirs", dest="side", action="store_const", const="theirs", help="what is there")
+    _add_json(resolve)
 
 
 def _add_moving(commands: Any) -> None:
-    for name, run, words, more in (
-        ("push", _push, "send what is queued in a store", "Nothing is overwritten that you have not seen."),
+    for name, run, words, more, example in (
+        (
+            "push",
+            _push,
+            "send what is queued in a store",
+            "Nothing is overwritten that you have not seen.",
+            "syncframe push mine.duckdb --url sqlite:///shop.db --retry-rejected --json",
+        ),
         (
             "pull",
             _pull,
             "bring what has changed into a store",
             "What is queued is pushed first.  A TABLE never pulled before comes whole, into a new store if need be.",
+            'syncframe pull mine.duckdb orders --url sqlite:///shop.db --where "n > 1" --query-id many',
         ),
     ):
         moving = _command(
@@ -247,6 +281,7 @@ def _add_moving(commands: Any) -> None:
             syncframe {name} mine.duckdb --url sqlite:///shop.db
             syncframe {name} mine.duckdb orders items --url sqlite:///shop.db --on-conflict theirs
             SYNCFRAME_URL=sqlite:///shop.db syncframe {name} mine.duckdb
+            {example}
             """,
         )
         moving.add_argument("store", metavar="STORE", help="the DuckDB file")
@@ -258,6 +293,14 @@ def _add_moving(commands: Any) -> None:
             choices=("fail", "merge", "mine", "theirs"),
             help="fail (the default): a row that was changed on both sides waits for a decision",
         )
+        if name == "push":
+            moving.add_argument("--retry-rejected", action="store_true", help="send what was rejected again, too")
+        else:
+            moving.add_argument("--where", metavar="CONDITION", help="of one TABLE, only rows that match; in SQL")
+            moving.add_argument(
+                "--query-id", metavar="NAME", help="the name under which the condition is remembered; made if left out"
+            )
+        _add_json(moving)
 
 
 def _days(text: str) -> float:
@@ -298,7 +341,17 @@ def _demo(options: Any) -> int:
 
     if options.check:
         return demo.check(options.folder, small=options.small)
-    return demo.lay_out(options.folder, small=options.small, port=options.port)
+    _stop_at_sigterm()
+    return demo.lay_out(options.folder, small=options.small, port=options.port, browser=not options.no_browser)
+
+
+def _stop_at_sigterm() -> None:
+    """What ends a service on most machines is to end it as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _serve(options: Any) -> int:
@@ -307,13 +360,10 @@ def _serve(options: Any) -> int:
     except ModuleNotFoundError as error:
         raise SyncError(f"{error.name} is not installed", hint='pip install "syncframe[server]"') from error
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    _stop_at_sigterm()
     choices = {"tables": options.tables, "track": options.track, "tokens": options.tokens and Path(options.tokens)}
     with serve(options.url, host=options.host, port=options.port, read_only=options.read_only, **choices) as server:
-        print(f"serving {_many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
+        print(f"serving {many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
         print(f"  {', '.join(server.tables)}")
         print(f"connect with sf.connect({server.url!r}, store=...); Ctrl-C stops it", flush=True)
         server.wait()
@@ -335,23 +385,27 @@ def _track(options: Any) -> int:
             _track_one(backend, table, shown(table), options)
         if days is not None and not options.dry_run:
             forgotten = backend.purge_deleted(days)
-            print(f"-- {_many(forgotten, 'row')} deleted more than {days:g} days ago forgotten")
+            options.told["forgotten"] = forgotten
+            _say(options, f"-- {many(forgotten, 'row')} deleted more than {days:g} days ago forgotten")
     finally:
         backend.close()
     return DONE
 
 
 def _track_one(backend: Any, table: str, statements: Sequence[str], options: Any) -> None:
-    was = backend.is_tracked(table)
+    was, sql = backend.is_tracked(table), list(map(_as_shown, statements))
+    told = {"table": table, "was_tracked": was, "is_tracked": was, "sql": sql}
+    options.told.setdefault("tables", []).append(told)
     if options.undo and not was:
-        print(f"-- {table}: is not tracked; this removes what may be left of a log")
+        _say(options, f"-- {table}: is not tracked; this removes what may be left of a log")
     elif was and not options.undo:
-        print(f"-- {table}: is tracked already; this makes its triggers anew")
-    print("begin;", *(_as_shown(sql) for sql in statements), "commit;", sep="\n", flush=True)
+        _say(options, f"-- {table}: is tracked already; this makes its triggers anew")
+    _say(options, "begin;", *sql, "commit;")
     if options.dry_run:
         return
     (backend.untrack if options.undo else backend.track)([table])
-    print(f"-- {table}: {'not tracked any more' if options.undo else 'tracked'}", flush=True)
+    told["is_tracked"] = not options.undo
+    _say(options, f"-- {table}: {'not tracked any more' if options.undo else 'tracked'}")
 
 
 def _as_shown(sql: str) -> str:
@@ -376,7 +430,7 @@ def _status(options: Any) -> int:
     else:
         names = ["table", "rows", "pending", "conflicts", "rejected", "last_pull", "last_push"]
         _print_table(
-            [name.replace("_", " ") for name in names], [[_shown(row[name]) for name in names] for row in rows]
+            [name.replace("_", " ") for name in names], [[figure(row[name]) for name in names] for row in rows]
         )
     return DONE
 
@@ -396,10 +450,10 @@ def _pending(options: Any) -> int:
         if not total:
             print("nothing is pending")
             return DONE
-        print(f"{_many(total, 'operation')} pending")
+        print(f"{many(total, 'operation')} pending")
         kinds = ("insert", "update", "delete")
         _print_table(
-            ["table", *kinds], [[str(t), *(_shown(int(counts.loc[t, k])) for k in kinds)] for t in counts.index]
+            ["table", *kinds], [[str(t), *(figure(int(counts.loc[t, k])) for k in kinds)] for t in counts.index]
         )
         print()
         for _, operation in zip(range(SHOWN_ROWS), ctx.pending, strict=False):
@@ -410,13 +464,12 @@ def _pending(options: Any) -> int:
 
 
 def _operation_words(operation: Operation) -> str:
-    words = f"{operation.kind} {operation.table} {_key_words(operation.key)}"
-    if operation.kind == "update" and operation.base is not None and operation.local is not None:
-        base, local = operation.base, operation.local
-        words += ": " + ", ".join(f"{n} {_cell(base[n])} -> {_cell(local[n])}" for n in operation.changed)
-    if operation.attempted:
-        words += "  (sent, and its answer is not known)"
-    return words + (f"\n  rejected: {operation.error}" if operation.error else "")
+    from .operation import cell_words, state_words
+
+    said = f"{operation.kind} {name_words(operation.table)} {_key_words(operation.key)}"
+    if operation.kind == "update":
+        said += f": {', '.join(cell_words(operation))}"
+    return "\n  ".join([said, *state_words(operation)])
 
 
 def _operation_json(operation: Operation) -> dict[str, Any]:
@@ -444,7 +497,7 @@ def _conflicts(options: Any) -> int:
         if not total:
             print("no conflicts")
             return DONE
-        print(_many(total, "conflict"))
+        print(many(total, "conflict"))
         for _, conflict in zip(range(SHOWN_ROWS), ctx.conflicts, strict=False):
             _print_conflict(conflict)
         if total > SHOWN_ROWS:
@@ -454,27 +507,11 @@ def _conflicts(options: Any) -> int:
 
 
 def _print_conflict(conflict: Conflict) -> None:
-    print(f"\n{conflict.table} {_key_words(conflict.key)}{_one_sided(conflict)}")
-    sides = [conflict.base, conflict.mine, conflict.theirs]
-    rows = [[name, *(_cell(side.get(name)) if side else "-" for side in sides)] for name in _differing(conflict)]
-    _print_table(["", "base", "mine", "theirs"], rows, indent="  ")
+    from .views import conflict_table, one_sided
 
-
-def _one_sided(conflict: Conflict) -> str:
-    if conflict.mine is None:
-        return ": you have deleted it, they have changed it"
-    if conflict.theirs is None:
-        return ": you have changed it, they have deleted it"
-    return ": both have made it" if conflict.base is None else ""
-
-
-def _differing(conflict: Conflict) -> list[str]:
-    """The columns in which the row was changed on either side; those in which both agree say nothing."""
-    base, mine, theirs = (side or {} for side in (conflict.base, conflict.mine, conflict.theirs))
-    if conflict.mine is None or conflict.theirs is None:
-        other = theirs if conflict.mine is None else mine
-        return [name for name in other if other[name] != base.get(name)]
-    return [name for name in theirs if name in mine and mine[name] != theirs[name]]
+    what = one_sided(conflict)
+    head = f"\n{name_words(conflict.table)} {_key_words(conflict.key)}{f': {what}' if what else ''}"
+    print(head, *conflict_table(conflict), sep="\n")
 
 
 def _conflict_json(conflict: Conflict) -> dict[str, Any]:
@@ -493,9 +530,10 @@ def _resolve(options: Any) -> int:
     with _opened(options) as ctx:
         settled = _resolve_all(ctx, options) if options.all else _resolve_one(ctx, options)
         whose = "yours, to be sent with the next push" if options.side == "mine" else "theirs"
-        print(f"{_many(settled, 'conflict')} settled" + f": {whose}" * bool(settled))
+        _say(options, f"{many(settled, 'conflict')} settled" + f": {whose}" * bool(settled))
+        options.told = {"settled": settled, "side": options.side, "left": _left(ctx)}
         if left := len(ctx.conflicts):
-            print(f"{_many(left, 'conflict')} left")
+            _say(options, f"{many(left, 'conflict')} left")
     return DONE
 
 
@@ -521,7 +559,7 @@ def _key(ctx: SyncContext, table: str, words: Sequence[str]) -> Any:
     schema = ctx[table].schema
     if len(words) != len(schema.key):
         raise SchemaError(
-            f"a key of {table!r} has {_many(len(schema.key), 'part')} ({', '.join(schema.key)}), not {len(words)}",
+            f"a key of {table!r} has {many(len(schema.key), 'part')} ({', '.join(schema.key)}), not {len(words)}",
             hint="a part with blanks in it goes into quotes",
         )
     parts = [_key_part(column, word) for column, word in zip(schema.key_columns, words, strict=True)]
@@ -545,13 +583,23 @@ def _key_part(column: Column, word: str) -> Any:
 def _push(options: Any) -> int:
     url = _url(options)
     with _opened(options, url) as ctx:
-        result = ctx.push(options.tables or None, on_conflict=options.on_conflict, progress=_progress())
-        _print_pushed(result)
+        options.told = {"accepted": 0, "conflicts": 0, "rejected": 0, "seconds": 0.0, "left": {}}
+        with _counting_left(ctx, options):
+            result = ctx.push(
+                options.tables or None,
+                on_conflict=options.on_conflict,
+                retry_rejected=options.retry_rejected,
+                progress=_progress(),
+            )
+        options.told |= _pushed_json(result)
+        _print_pushed(options, result)
         return _after(ctx, options, result)
 
 
 def _pull(options: Any) -> int:
     url = _url(options)
+    if (options.where is not None or options.query_id is not None) and len(options.tables) != 1:
+        raise SyncError("a condition is of one table", hint="syncframe pull STORE TABLE --where CONDITION")
     if not options.tables:
         _check_store(options)
     with _opened(options, url, may_make=bool(options.tables)) as ctx:
@@ -561,18 +609,25 @@ def _pull(options: Any) -> int:
                 f"the store {options.store} has no tables yet",
                 hint=f"name some: syncframe pull {options.store} TABLE ...",
             )
-        for name in names:
-            result = _pull_one(ctx, name, options)
-            if result is None:
-                print(f"{name}: was never pulled; `syncframe pull {options.store} {name}` brings it")
-            else:
-                _print_pulled(name, result)
+        options.told = {"tables": {}, "skipped": [], "left": {}}
+        with _counting_left(ctx, options):
+            for name in names:
+                result = _pull_one(ctx, name, options)
+                if result is None:
+                    options.told["skipped"].append(name)
+                    _say(options, f"{name}: was never pulled; `syncframe pull {options.store} {name}` brings it")
+                else:
+                    options.told["tables"][name] = _pulled_json(result)
+                    _print_pulled(options, name, result)
         return _after(ctx, options, None)
 
 
 def _pull_one(ctx: SyncContext, name: str, options: Any) -> PullResult | None:
     """A table with its stored queries; one that was never pulled is pulled whole if it was named."""
     policy, progress = options.on_conflict, _progress()
+    if options.where is not None or options.query_id is not None:
+        query_id = options.query_id or True
+        return ctx[name].pull(options.where, query_id=query_id, on_conflict=policy, progress=progress)
     if name in ctx.tables:
         result = ctx.pull(name, on_conflict=policy, progress=progress)
         if name not in result.skipped:
@@ -583,38 +638,66 @@ def _pull_one(ctx: SyncContext, name: str, options: Any) -> PullResult | None:
     return ctx[name].pull(query_id=True, on_conflict=policy, progress=progress)
 
 
-def _print_pushed(result: PushResult) -> None:
+def _print_pushed(options: Any, result: PushResult) -> None:
+    if options.json:
+        return
     counts = result.counts
     if not any(counts.values()) and result.ok:
         print("nothing to push")
         return
-    words = f"pushed {_many(counts['accepted'], 'operation')} in {result.seconds:.1f} s"
-    words += f"; {_many(counts['conflicts'], 'conflict')}" if counts["conflicts"] else ""
-    print(words + (f"; {counts['rejected']:,} rejected" if counts["rejected"] else ""), flush=True)
+    said = f"pushed {many(counts['accepted'], 'operation')} in {result.seconds:.1f} s"
+    said += f"; {many(counts['conflicts'], 'conflict')}" if counts["conflicts"] else ""
+    print(said + (f"; {counts['rejected']:,} rejected" if counts["rejected"] else ""), flush=True)
     for operation, _ in zip(result.rejected, range(SHOWN_ROWS), strict=False):
-        print(f"  rejected: {operation.kind} {operation.table} {_key_words(operation.key)}: {operation.error}")
+        key = _key_words(operation.key)
+        print(f"  rejected: {operation.kind} {name_words(operation.table)} {key}: {one_line(operation.error)}")
 
 
-def _print_pulled(name: str, result: PullResult) -> None:
+def _print_pulled(options: Any, name: str, result: PullResult) -> None:
     if result.pushed is not None and result.pushed.accepted:  # what stands is told at the end
-        _print_pushed(result.pushed)
+        _print_pushed(options, result.pushed)
     changed = [(result.inserted, "new"), (result.updated, "changed"), (result.deleted, "gone")]
-    words = ", ".join(f"{count:,} {what}" for count, what in changed if count) or "nothing new"
-    print(f"{name}: {words} ({_many(result.rows, 'row')} read in {result.seconds:.1f} s)", flush=True)
+    said = ", ".join(f"{count:,} {what}" for count, what in changed if count) or "nothing new"
+    _say(options, f"{name}: {said} ({many(result.rows, 'row')} read in {result.seconds:.1f} s)")
     for note in result.notes:
-        print(f"  {note}")
+        _say(options, f"  {note}")
+
+
+def _pushed_json(result: PushResult) -> dict[str, Any]:
+    return {**result.counts, "seconds": result.seconds}
+
+
+def _pulled_json(result: PullResult) -> dict[str, Any]:
+    names = ("inserted", "updated", "deleted", "conflicts", "unchanged", "rows", "requests", "bytes", "seconds")
+    pushed = result.pushed and result.pushed.did_anything and _pushed_json(result.pushed)
+    return {name: getattr(result, name) for name in names} | {"notes": result.notes, "pushed": pushed or None}
+
+
+@contextlib.contextmanager
+def _counting_left(ctx: SyncContext, options: Any) -> Iterator[None]:
+    """Know what is left, also where an error stops the work."""
+    try:
+        yield
+    finally:
+        options.told["left"] = _left(ctx, options.tables)
+
+
+def _left(ctx: SyncContext, tables: Sequence[str] = ()) -> dict[str, int]:
+    """What is left of these tables, or of all."""
+    rows = [row for row in _status_rows(ctx) if not tables or row["table"] in tables]
+    return {name: sum(row[name] for row in rows) for name in ("pending", "conflicts", "rejected")}
 
 
 def _after(ctx: SyncContext, options: Any, pushed: PushResult | None) -> int:
     """Say what is left, and return the exit code."""
-    rows = [row for row in _status_rows(ctx) if not options.tables or row["table"] in options.tables]
-    conflicts, rejected = (sum(row[name] for row in rows) for name in ("conflicts", "rejected"))
+    left = options.told["left"]
+    conflicts, rejected = left["conflicts"], left["rejected"]
     if conflicts:
-        print(f"{_many(conflicts, 'conflict')} to settle: syncframe conflicts {options.store}")
+        _say(options, f"{many(conflicts, 'conflict')} to settle: syncframe conflicts {options.store}")
     if rejected:
-        print(f"{_many(rejected, 'operation')} rejected: syncframe pending {options.store}")
+        _say(options, f"{many(rejected, 'operation')} rejected: syncframe pending {options.store}")
     if pushed is not None and pushed.stopped_by is not None:
-        print(f"{_many(sum(row['pending'] for row in rows), 'operation')} still pending")
+        _say(options, f"{many(left['pending'], 'operation')} still pending")
         raise pushed.stopped_by
     return LEFT if conflicts or rejected else DONE
 
@@ -663,65 +746,20 @@ def _token(options: Any) -> str | None:
 # Words
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _key_words(key: Any) -> str:
     """A key as `resolve` takes it."""
-    texts = [str(_plain(part)) for part in (key if isinstance(key, tuple) else (key,))]
+    texts = [str(plain(part)) for part in (key if isinstance(key, tuple) else (key,))]
     return " ".join(shlex.quote(text) if text.isprintable() else repr(text) for text in texts)
 
 
-def _cell(value: Any) -> str:
-    """A value on one line; text in quotes, so that '' and '7' are told from NULL and 7."""
-    text = "NULL" if value is None else repr(value) if isinstance(value, str) else str(_plain(value))
-    return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 3] + "..."
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if hasattr(value, "strftime") else str(value)
-
-
-def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
-    """Columns side by side, counts to the right."""
-    lines = [list(names), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    to_right = [all(line[i].replace(",", "").isdecimal() for line in lines[1:]) for i in range(len(names))]
-    for line in lines:
-        cells = [
-            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, to_right, strict=True)
-        ]
-        print((indent + "  ".join(cells)).rstrip())
+def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    print(*table_lines(names, rows), sep="\n")
 
 
 def _print_json(rows: Iterable[Mapping[str, Any]]) -> None:
     """A list, one object a line, written as it is read: a queue may be long."""
     lead = "["
     for row in rows:
-        print(f"{lead}\n{json.dumps(_plain(row))}", end="")
+        print(f"{lead}\n{json.dumps(plain(row))}", end="")
         lead = ","
     print("\n]" if lead == "," else "[]")
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it; what JSON has no form for is ISO 8601, decimal or hex text."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(cell) for name, cell in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(cell) for cell in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return _iso(value) if hasattr(value, "isoformat") else str(value)
-
-
-def _iso(value: dt.datetime | dt.date | dt.time) -> str:
-    return value.isoformat().replace("+00:00", "Z")

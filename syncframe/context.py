@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from . import words
 from .backends import Backend
 from .conflict import check_policy
 from .diff import Changes, diff
@@ -18,6 +20,7 @@ from .errors import QueryError, SyncError
 from .file import Cursor
 from .frame import declared, to_pandas
 from .layout import META
+from .progress import runs
 from .pull import PullResult
 from .push import PushResult
 from .remote_table import RemoteTable
@@ -26,10 +29,13 @@ from .session import Session, expanded
 from .store import Store
 from .table import SyncTable
 from .undo import Staging, last_call, staged_keys
-from .views import ConflictView, PendingView
+from .views import KINDS, ConflictView, History, PendingView, Shown, operation_counts
 
 STATUS_COLUMNS = ["rows", "pending", "conflicts", "rejected", "last_pull", "last_push", "bytes", "promises"]
 BLOCK_BYTES = 262_144
+
+# Makes the widget of a context.  `syncframe/__init__.py` fills it, for this room knows no widget.
+make_widget: Callable[[SyncContext], Any] | None = None
 
 
 def connect(
@@ -105,6 +111,7 @@ class SyncContext:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._store, self._queue = session.store, session.queue
+        self._widget: Any = None
 
     # -- tables
 
@@ -152,7 +159,7 @@ class SyncContext:
         SyncError
             If this context was made without a back end.
         """
-        return RemoteTable(self._session.asked(), name)
+        return RemoteTable(self._session.asked(), name, self._session.url)
 
     # -- the queue
 
@@ -215,6 +222,7 @@ class SyncContext:
 
     def sync(self, tables: str | Iterable[str] | None = None, **options: Any) -> PullResult:
         """Push, then pull."""
+        options["progress"] = runs(options.get("progress"))
         pushed = self.push(tables, on_conflict=options.get("on_conflict"), progress=options.get("progress"))
         if pushed.stopped_by is not None:
             raise pushed.stopped_by
@@ -278,7 +286,7 @@ class SyncContext:
     @property
     def history(self) -> pd.DataFrame:
         """What was staged, pushed, pulled and resolved: time, action, table, rows, note."""
-        return _frame(self._store.history())
+        return History(_frame(self._store.history()))
 
     def sql(self, query: str) -> pd.DataFrame:
         """Return the result of a DuckDB query over the synced tables as they are here, pending edits included.
@@ -324,7 +332,41 @@ class SyncContext:
                 )
         frame = pd.DataFrame(found, columns=["table", *STATUS_COLUMNS])
         stamps = dict.fromkeys(("last_pull", "last_push"), "datetime64[us, UTC]")
-        return frame.astype({"table": "str", "promises": "str", **stamps}).set_index("table")
+        return Shown(frame.astype({"table": "str", "promises": "str", **stamps}).set_index("table"))
+
+    @property
+    def widget(self) -> Any:
+        """The widget of this context, made once: pending operations and conflicts; None where there is none."""
+        if self._widget is None and make_widget is not None:
+            self._widget = make_widget(self)
+        return self._widget
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:
+        """The widget, and HTML and text for where it cannot be shown."""
+        words = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        if self.widget is None:
+            return words
+        data, metadata = self.widget._repr_mimebundle_()
+        return {**data, **words}, metadata
+
+    def _ipython_display_(self) -> None:
+        """In a kernel two outputs: the summary, which a saved notebook keeps, and the live view, which hides it.
+
+        One output of both would be an error line where there is no kernel: a front end that knows widgets shows
+        nothing but the widget.
+        """
+        from IPython import get_ipython
+        from IPython.display import display
+
+        if getattr(get_ipython(), "kernel", None) is None or self.widget is None:
+            print(repr(self))
+            return
+        view, _ = self.widget._repr_mimebundle_()
+        model_id = self.widget.model_id
+        summary = f'<div data-syncframe-static="{model_id}">{self._repr_html_()}</div>'
+        live = {**view, "text/plain": "(the live view of the above; it needs a running kernel)"}
+        display({"text/plain": repr(self), "text/html": summary}, raw=True)  # type: ignore[no-untyped-call]
+        display(live, raw=True)  # type: ignore[no-untyped-call]
 
     # -- its life
 
@@ -353,13 +395,33 @@ class SyncContext:
         return names
 
     def __repr__(self) -> str:
-        lines = [f"syncframe  {self._session.url}  store {self._store.path}"]
-        status = self.status()
-        for table in status.index:
-            row = status.loc[table]
-            counts = ", ".join(f"{row[name]} {name}" for name in ("rows", "pending", "conflicts", "rejected"))
-            lines.append(f"  {table}: {counts}")
-        return "\n".join(lines if len(status) else [*lines, "  no tables yet"])
+        names, rows = self._summary()
+        head = f"syncframe  {self._session.url}  store {Path(self._store.path).name}"
+        return "\n".join([head, *(words.table(names, rows, indent="  ") if rows else ["  no tables yet"])])
+
+    def _repr_html_(self) -> str:
+        """Counts for each table; no keys and no cells, for it is kept in saved notebooks."""
+        names, rows = self._summary()
+        head = f"syncframe  {self._session.url}  store {Path(self._store.path).name}"
+        below = words.left_out(len(rows), words.SHOWN_ROWS) if rows else ["no tables yet"]
+        table = words.html_table(names, rows, code=[0]) if rows else ""
+        return words.html(words.paragraphs([head]), table, words.paragraphs(below))
+
+    def _summary(self) -> tuple[list[str], list[list[str]]]:
+        """The heads and lines of a table: how much of each table is here and waits."""
+        with self._store.reading() as cursor:
+            found = cursor.rows(f"select name, last_pull, last_push from {META}.tables order by name")
+            counts = {
+                layout.table: {"rows": self._store.count(cursor, layout)} | operation_counts(cursor, layout)
+                for layout in self._store.layouts(cursor)
+            }
+        names = ["rows", *KINDS, "conflicts", "rejected"]
+        rows = [
+            [words.name(table), *(words.figure(counts[table][n]) for n in names), *map(words.figure, times)]
+            for table, *times in found
+            if table in counts
+        ]
+        return ["table", *names, "last pull", "last push"], rows
 
 
 def _check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:

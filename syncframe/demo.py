@@ -10,6 +10,7 @@ database itself, by the sqlite3 module, whether what is said is true.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .views import Conflict
 
 DATABASE, MINE, COLLEAGUE = "flights.db", "mine.duckdb", "colleague.duckdb"
+QUICKSTART = "01_quickstart.ipynb"
 ALL_FLIGHTS = 336_776
 DELETED, ADDED = 20, 10
 SHARED = "origin = 'JFK' and dest = 'BOS'"
@@ -190,9 +192,10 @@ def lay_out(
     small: int | None = None,
     port: int = 0,
     out: IO[str] | None = None,
-    until: Callable[[Server], None] = Server.wait,
+    until: Callable[[Server, Path], None] | None = None,
+    browser: bool = True,
 ) -> int:
-    """Build the database in a folder that stays, serve it, and print what to try with it; return the exit code.
+    """Build the database in a folder that stays, serve it, and open the quickstart; return the exit code.
 
     Parameters
     ----------
@@ -205,7 +208,10 @@ def lay_out(
     out
         Where it is told; None: standard output.
     until
-        What to do while the server runs; it ends when this returns.
+        What to do while the server runs, given it and the notebook; it ends when this returns.  None: JupyterLab,
+        and where that is not installed, wait.
+    browser
+        Whether JupyterLab opens a browser.
     """
     out = out or sys.stdout
     place = _made(folder)
@@ -217,13 +223,72 @@ def lay_out(
         began = time.monotonic()
         demo_database(database, small=small)
         print(f"{_flights_of(database):,} flights in {database} ({time.monotonic() - began:.1f} s)", file=out)
+    page = _quickstart_in(place)
     with serve(database_url(database), port=port) as server:
-        print(_TRY.format(url=server.url, store=str(place / MINE)), file=out, flush=True)
+        print(_TRY.format(url=server.url, store=str(place / MINE), page=page), file=out, flush=True)
         try:
-            until(server)
+            if until is not None:
+                until(server, page)
+            elif find_spec("jupyterlab"):
+                print("JupyterLab opens on it; Ctrl-C here ends both.\n", file=out, flush=True)
+                _lab(server, page, browser=browser)
+            else:
+                print('JupyterLab is not installed: pip install "syncframe[demo]"', file=out, flush=True)
+                server.wait()
         except KeyboardInterrupt:
             print("\nThe server has stopped.", file=out)
     return 0
+
+
+def service(folder: str | Path = ".", *, small: int | None = None) -> str:
+    """The URL of a service with the flights, for notebooks: that of `syncframe demo`, or one in this process.
+
+    Parameters
+    ----------
+    folder
+        Where the database is, or is built.
+    small
+        Only the first so many flights.
+
+    Returns
+    -------
+    str: what the environment variable SYNCFRAME_URL has, where `syncframe demo` has opened the notebook; else that
+    of a server in a thread, the same one at each call.
+    """
+    if url := os.environ.get("SYNCFRAME_URL"):
+        return url
+    database = Path(folder).absolute() / DATABASE
+    if database not in _SERVED:
+        if not database.exists():
+            demo_database(database, small=small)
+        _SERVED[database] = serve(database_url(database))
+    return _SERVED[database].url
+
+
+_SERVED: dict[Path, Server] = {}
+
+
+def _quickstart_in(folder: Path) -> Path:
+    """A copy of the notebook to work in; one that is there stays as it is."""
+    target = folder / QUICKSTART
+    if not target.exists():
+        homes = (Path(__file__).parent, Path(__file__).parents[1])  # as it is installed, and in a clone
+        shutil.copyfile(next(p for home in homes if (p := home / "notebooks" / QUICKSTART).exists()), target)
+    return target
+
+
+def _lab(server: Server, page: Path, *, browser: bool) -> None:
+    """Run JupyterLab on the notebook until it ends, or the stop button."""
+    command = [sys.executable, "-m", "jupyterlab", "--log-level=WARN"]
+    command += [f"--ServerApp.root_dir={page.parent}", f"--LabApp.default_url=/lab/tree/{page.name}"]
+    command += [] if browser else ["--no-browser"]
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    # In a session of its own, for at Ctrl-C it would ask whether to end.
+    with subprocess.Popen(command, env=os.environ | {"SYNCFRAME_URL": server.url}, start_new_session=True) as lab:  # noqa: S603
+        try:
+            lab.wait()
+        finally:
+            lab.terminate()
 
 
 def _made(folder: str | Path | None) -> Path:
@@ -240,7 +305,7 @@ def _made(folder: str | Path | None) -> Path:
 
 
 _TRY = """
-They are served at {url} until you press Ctrl-C here.  Try this in Python or in a notebook:
+They are served at {url}, and {page} goes through all of it:
 
     import syncframe as sf
 
@@ -249,14 +314,14 @@ They are served at {url} until you press Ctrl-C here.  Try this in Python or in 
     flights.pull("month = 1", query_id="january")   # the next time only what has changed
     df = flights.frame()                            # a pandas DataFrame
     df.loc[df["dep_time"].isna(), "note"] = "cancelled"
-    flights.diff(df)                                # what would be queued
     flights.stage(df)                               # queued in the store; needs no network
-    ctx.push()                                      # sent
-    ctx.status()
+    ctx                                             # what is queued, as a widget
+    ctx.push()
 
 With curl: curl "{url}/tables/airlines?%24top=3"
 `syncframe demo --check` does this and more by itself and checks every step.
-The folder stays until you remove it."""
+The folder stays until you remove it.
+"""
 
 
 # `syncframe demo --check`

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import words
 from .errors import DeleteGuardError, KeyColumnError, SchemaError
 from .frame import VERSION_COLUMN, distinct, hand_out, matched, nan_is_null, one_chunk
 from .schema import NAMES_SHOWN, Schema, shown
 
-ROWS_SHOWN = 5
-CELLS_SHOWN = 3
-CELL_CHARACTERS_MAX = 40
+ROWS_SHOWN = 10
+CELLS_SHOWN = 4
 KEY_CHANGES_MAX = 10_000  # of more inserts, the display does not look for pairs
 RUNS_MAX = 1_000
 DELETES_MAX = 100
@@ -139,12 +138,15 @@ class Changes:
         return operations.add_column(0, "ord", pa.array(np.arange(len(operations))))
 
     def __repr__(self) -> str:
-        return "\n".join([_headline(self), *(f"  {what}: {text}" for what, text in _described(self)), *self.notes])
+        lines = [f"  {what}: {key}{': ' * bool(cells)}{', '.join(cells)}" for what, key, cells in _described(self)]
+        return "\n".join([_headline(self), *lines, *self.notes])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{escape(what)}</th><td>{escape(text)}</td></tr>" for what, text in _described(self))
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return f"<p>{escape(_headline(self))}</p>" + (f"<table>{rows}</table>" if rows else "") + notes
+        rows, notes = _described(self), [line for note in self.notes for line in note.splitlines()]
+        if not rows:
+            return words.html(words.paragraphs([_headline(self), *notes]))
+        table = words.html_table(["", "key", "cells"], rows, caption=_headline(self), code=[1, 2])
+        return words.html(table, words.paragraphs(notes))
 
 
 def diff(base: pa.Table, edited: pa.Table, schema: Schema, *, deletes: bool = True) -> Changes:
@@ -494,47 +496,44 @@ def _headline(changes: Changes) -> str:
     return f"Changes: {counts['delete']} deletes, {counts['insert']} inserts, {counts['update']} updates"
 
 
-def _described(changes: Changes) -> list[tuple[str, str]]:
-    """(what, text) of the lines below the first: deletes before all else, for they are what can hurt."""
-    lines = [
-        ("deletes", _listed(_deleted_keys(changes, ROWS_SHOWN), len(changes.deleted))),
-        ("key changed", _listed_pairs(changes.key_changed if len(changes.inserted) <= KEY_CHANGES_MAX else [])),
-        ("inserts", _listed(_inserted_keys(changes, ROWS_SHOWN), len(changes.inserted))),
-        *(("updates", text) for text in _updates_described(changes)),
-        ("left alone", _listed(changes.left[:ROWS_SHOWN], len(changes.left))),
+def _described(changes: Changes) -> list[tuple[str, str, list[str]]]:
+    """(what, keys, cells) of the lines below the first: deletes before all else, for they are what can hurt."""
+    pairs = changes.key_changed if len(changes.inserted) <= KEY_CHANGES_MAX else []
+    lines: list[tuple[str, str, list[str]]] = [
+        ("deletes", words.keys(_deleted_keys(changes, ROWS_SHOWN), len(changes.deleted)), []),
+        ("key changed", _listed_pairs(pairs), []),
+        ("inserts", words.keys(_inserted_keys(changes, ROWS_SHOWN), len(changes.inserted)), []),
+        *(("updates", key, cells) for key, cells in _updates_described(changes)),
+        (
+            "left alone, for they were sent or settled since",
+            words.keys(changes.left[:ROWS_SHOWN], len(changes.left)),
+            [],
+        ),
     ]
-    return [(what, text) for what, text in lines if text]
-
-
-def _listed(values: Sequence[Any], count: int) -> str:
-    more = f" and {count - len(values):,} more" if count > len(values) else ""
-    return ", ".join(map(_short, values)) + more
+    return [line for line in lines if line[1]]
 
 
 def _listed_pairs(pairs: list[tuple[Any, Any]]) -> str:
     more = f" and {len(pairs) - ROWS_SHOWN:,} more" if len(pairs) > ROWS_SHOWN else ""
-    return ", ".join(f"{_short(old)} -> {_short(new)}" for old, new in pairs[:ROWS_SHOWN]) + more
+    return ", ".join(f"{words.key(old)} -> {words.key(new)}" for old, new in pairs[:ROWS_SHOWN]) + more
 
 
-def _updates_described(changes: Changes) -> list[str]:
+def _updates_described(changes: Changes) -> list[tuple[str, list[str]]]:
     """The first rows with their first cells, old and new."""
     keys = _keys(changes.new.select(list(changes.schema.key)).slice(0, ROWS_SHOWN))
-    texts = [f"{_short(key)}: {_cells_described(changes, at)}" for at, key in enumerate(keys)]
+    rows = [(words.key(key), _cells_described(changes, at)) for at, key in enumerate(keys)]
     more = len(changes.new) - len(keys)
-    return [*texts, f"and {more:,} more"] if more else texts
+    return [*rows, (f"and {more:,} more", [])] if more else rows
 
 
-def _cells_described(changes: Changes, at: int) -> str:
+def _cells_described(changes: Changes, at: int) -> list[str]:
     names = [name for name in changes.touched.column_names if changes.touched[name][at].as_py()]
-    cells = [f"{name} {_short(_cell(changes.old, name, at))} -> {_short(_cell(changes.new, name, at))}"
-             for name in names[:CELLS_SHOWN]]  # fmt: skip
-    more = f" and {len(names) - CELLS_SHOWN} more" if len(names) > CELLS_SHOWN else ""
-    return ", ".join(cells) + more
-
-
-def _short(value: Any) -> str:
-    text = "NULL" if value is None else repr(value) if isinstance(value, (str, bytes, tuple)) else str(value)
-    return text if len(text) <= CELL_CHARACTERS_MAX else text[: CELL_CHARACTERS_MAX - 3] + "..."
+    cells = [
+        f"{words.name(n)} {words.cell(_cell(changes.old, n, at))} -> {words.cell(_cell(changes.new, n, at))}"
+        for n in names[:CELLS_SHOWN]
+    ]
+    more = len(names) - CELLS_SHOWN
+    return [*cells, f"and {words.many(more, 'more cell')}"] if more > 0 else cells
 
 
 def _cell(table: pa.Table, name: str, at: int) -> Any:

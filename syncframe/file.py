@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from .errors import StoreError
+from .progress import stoppable
 from .schema import literal
 
 try:
@@ -45,11 +46,12 @@ class Cursor:
 
     def run(self, statement: str, parameters: object = None, **tables: pa.Table) -> None:
         """Execute one statement; `tables` are Arrow tables it may name."""
-        with self._registered(tables):
+        with stoppable(), self._registered(tables):
             self.connection.execute(statement, parameters).fetchall()
 
     def rows(self, statement: str, parameters: object = None) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self.connection.execute(statement, parameters).fetchall()
+        with stoppable():
+            rows: list[tuple[Any, ...]] = self.connection.execute(statement, parameters).fetchall()
         return rows
 
     def one(self, statement: str, parameters: object = None) -> Any:
@@ -59,7 +61,7 @@ class Cursor:
 
     def arrow(self, statement: str, parameters: object = None, **tables: pa.Table) -> pa.Table:
         """The result as an Arrow table, read to its end: a half-read one keeps the file locked."""
-        with self._registered(tables):
+        with stoppable(), self._registered(tables):
             return self.connection.sql(statement, params=parameters).to_arrow_table()
 
     @contextlib.contextmanager
@@ -68,9 +70,15 @@ class Cursor:
             self.connection.register(name, table)
         try:
             yield
-        finally:
-            for name in tables:  # a registration keeps its table in memory
-                self.connection.unregister(name)
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):  # of a transaction that is over: it must not hide what ended it
+                self._unregister(tables)
+            raise
+        self._unregister(tables)
+
+    def _unregister(self, tables: Mapping[str, pa.Table]) -> None:
+        for name in tables:  # a registration keeps its table in memory
+            self.connection.unregister(name)
 
 
 class StoreFile:
@@ -93,6 +101,7 @@ class StoreFile:
         self._in_transaction = False
         self._relations = 0
         self._attached = False
+        self._commits = 0
         self._pid = os.getpid()
         self._connect()
 
@@ -112,6 +121,19 @@ class StoreFile:
     @property
     def exists(self) -> bool:
         return self.path != MEMORY and Path(self.path).exists()
+
+    def stamp(self) -> tuple[int, int, int]:
+        """What moves when the file was written by this process or another; cheap, and holds nothing.
+
+        Reading moves it not: DuckDB leaves a file alone that it only looked at.
+        """
+        if self.path == MEMORY:
+            return self._commits, 0, 0
+        try:
+            found = Path(self.path).stat()
+        except OSError:  # someone has taken the file away; the next call will say so
+            return self._commits, 0, 0
+        return self._commits, found.st_mtime_ns, found.st_size
 
     @contextlib.contextmanager
     def held(self, lock_timeout_s: float) -> Iterator[Cursor]:
@@ -152,9 +174,10 @@ class StoreFile:
                 cursor.run("commit")
             except BaseException:
                 with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
-                    cursor.run("rollback")
+                    self._surely("rollback")
                 raise
             finally:
+                self._commits += 1  # the stop button may come just behind the commit
                 self._in_transaction = False
 
     @contextlib.contextmanager
@@ -169,7 +192,7 @@ class StoreFile:
                 yield cursor
             finally:
                 with contextlib.suppress(duckdb.Error):
-                    cursor.run("rollback")
+                    self._surely("rollback")
 
     def relation(self, statement: str, lock_timeout_s: float) -> duckdb.DuckDBPyRelation:
         """A lazy relation; the file stays held by this process until it is dropped."""
@@ -193,14 +216,19 @@ class StoreFile:
         self._connection = duckdb.connect(MEMORY)
         self._connection.execute("set timezone = 'UTC'")
         self._connection.execute("set arrow_large_buffer_size = true")
-        self._connection.execute("set enable_progress_bar = false")
+        with contextlib.suppress(duckdb.InvalidInputException):  # a kernel without ipywidgets has none
+            self._connection.execute("set enable_progress_bar = false")
         self._connection.execute("set autoinstall_known_extensions = false")  # the local file asks the network nothing
         if folder:  # by default it is `.tmp` in the working directory
             self._connection.execute(f"set temp_directory = {literal(os.path.join(folder, '.syncframe-tmp'))}")  # noqa: PTH118
 
     def _enter(self, until: float, lock_timeout_s: float) -> None:
         if not self._attached:
-            self._attach(until, lock_timeout_s)
+            try:
+                self._attach(until, lock_timeout_s)
+            except KeyboardInterrupt:
+                self._let_go()
+                raise
         self._depth += 1
 
     def _leave(self) -> None:
@@ -210,11 +238,11 @@ class StoreFile:
 
     def _attach(self, until: float, lock_timeout_s: float) -> None:
         if self.path == MEMORY:
-            self._connection.execute("attach ':memory:' as store")
+            self._connection.execute("attach if not exists ':memory:' as store")
         else:
             with self._turnstile(until, lock_timeout_s):
                 self._attach_file(until, lock_timeout_s)
-        self._connection.execute("use store")
+        self._execute("use store")
         self._attached = True
 
     def _refuse_sqlite(self) -> None:
@@ -233,7 +261,7 @@ class StoreFile:
         self._let_go()  # what a call that was stopped half-way has left
         while True:
             try:
-                self._connection.execute(f"attach {literal(self.path)} as store (type duckdb)")
+                self._execute(f"attach {literal(self.path)} as store (type duckdb)")
                 return
             except duckdb.Error as error:
                 if "lock" not in str(error).lower():
@@ -245,12 +273,29 @@ class StoreFile:
     def _detach(self) -> None:
         if not self._attached or self.path == MEMORY:
             return
-        self._attached = False  # first: stopped half-way, the next call begins anew
+        self._attached = False
         self._let_go()
 
     def _let_go(self) -> None:
-        self._connection.execute("use memory")
-        self._connection.execute("detach database if exists store")
+        if self.path != MEMORY:
+            self._surely("use memory", "detach database if exists store")
+
+    def _execute(self, statement: str) -> None:
+        with stoppable():
+            self._connection.execute(statement)
+
+    def _surely(self, *statements: str) -> None:
+        """Run statements that do no harm twice, and to their end: the stop button does not leave the file held."""
+        stopped: KeyboardInterrupt | None = None
+        for statement in statements:
+            try:
+                self._execute(statement)
+            except KeyboardInterrupt as stop:
+                stopped = stop
+                with contextlib.suppress(duckdb.Error):
+                    self._execute(statement)
+        if stopped is not None:
+            raise stopped
 
     @contextlib.contextmanager
     def _turnstile(self, until: float, lock_timeout_s: float) -> Iterator[None]:

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import KeyColumnError, SchemaError
+from .progress import stoppable
 from .schema import NAMES_SHOWN, TYPES, Column, Schema, quote, shown
 from .texts import is_arrow_decimal
 
@@ -1030,7 +1031,7 @@ def _digits(values: pa.Array) -> pa.Array:
 
 
 def _is_json(values: pa.Array) -> pa.Array:
-    with closing(cursor()) as connection:
+    with stoppable(), closing(cursor()) as connection:
         connection.register("given", pa.table({"x": values}))
         good = one_chunk(connection.sql("select json_valid(x) as good from given").to_arrow_table()["good"])
     doubtful = pc.and_(pc.fill_null(good, False), pc.fill_null(pc.match_substring_regex(values, _JSON_DOUBTFUL), False))
@@ -1077,7 +1078,7 @@ def matched(base: pa.Table, new: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     nothing.
     """
     on = " and ".join(f"base.{quote(name)} = new.{quote(name)}" for name in base.column_names)
-    with closing(cursor()) as connection:
+    with stoppable(), closing(cursor()) as connection:
         connection.register("base", _numbered(base))
         connection.register("new", _numbered(new))
         pairs = connection.sql(

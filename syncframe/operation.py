@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from . import words
+
+CELLS_SHOWN = 4
+
 Row = Mapping[str, Any]
 Kind = Literal["insert", "update", "delete"]
 
@@ -28,7 +32,7 @@ class Refusal:
         return f"{self.message} ({self.code})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Operation:
     """One pending change of one row.
 
@@ -47,7 +51,7 @@ class Operation:
     attempted
         Sent, and its answer unknown: the back end may hold it already.
     remote
-        The row there now, while in conflict.
+        The row there now, while in conflict; None also where it was deleted there.
     """
 
     id: str
@@ -60,6 +64,7 @@ class Operation:
     remote: Row | None = None
     staged_at: dt.datetime | None = None
     key_names: tuple[str, ...] = ()
+    in_conflict: bool = field(default=False, compare=False)
     _act: Callable[[str, Operation], None] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -78,6 +83,18 @@ class Operation:
         base = self.base
         return tuple(sorted(name for name, value in self.local.items() if not same(value, base.get(name))))
 
+    def __repr__(self) -> str:
+        cells = ", ".join(cell_words(self, CELLS_SHOWN))
+        head = f"{self.kind} {words.name(self.table)} {words.key(self.key)}{f': {cells}' if cells else ''}"
+        return f"Operation({'; '.join([head, *state_words(self)])})"
+
+    def _repr_html_(self) -> str:
+        head = f"{self.kind} {words.name(self.table)} {words.key(self.key)}"
+        rows = [(words.name(n), words.cell(base), words.cell(local)) for n, base, local in _pairs(self)]
+        more = words.left_out(len(rows), words.SHOWN_ROWS)
+        table = words.html_table(["column", "base", "local"], rows, caption=head, code=[0, 1, 2])
+        return words.html(table if rows else words.paragraphs([head]), words.paragraphs([*more, *state_words(self)]))
+
     def revert(self) -> None:
         """Give this operation up: the row goes back to the last known remote one."""
         self._asked("revert")
@@ -90,6 +107,30 @@ class Operation:
         if self._act is None:
             raise RuntimeError("this operation is not part of a queue")
         self._act(what, self)
+
+
+def cell_words(operation: Operation, cells_max: int | None = None) -> list[str]:
+    """What an operation says of cells: old and new of an update, the given ones of an insert."""
+    pairs = _pairs(operation)
+    shown = pairs[:cells_max]
+    if operation.kind == "update":
+        said = [f"{words.name(n)} {words.cell(base)} -> {words.cell(local)}" for n, base, local in shown]
+    else:
+        said = [f"{words.name(n)} {words.cell(local)}" for n, _, local in shown]
+    left = len(pairs) - len(said)
+    return [*said, f"and {words.many(left, 'more cell')}"] if left else said
+
+
+def state_words(operation: Operation) -> list[str]:
+    """What is the matter with an operation, if anything."""
+    said = ["sent, and its answer is not known"] * operation.attempted + ["in conflict"] * operation.in_conflict
+    return [*said, f"rejected: {words.line(operation.error)}"] if operation.error else said
+
+
+def _pairs(operation: Operation) -> list[tuple[str, Any, Any]]:
+    """(column, base, local) of each cell that an operation says something of."""
+    base, local = operation.base or {}, operation.local or {}
+    return [(n, base.get(n), local.get(n)) for n in operation.changed]
 
 
 def same(a: Any, b: Any) -> bool:

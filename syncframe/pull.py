@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import words
 from .backends.base import DELETED, Backend, Checkpoint, Page
 from .diff import deletes_allowed
 from .errors import CheckpointLost, DeleteGuardError, QueryError, StoreError
 from .file import Cursor
 from .frame import matched
 from .layout import Layout
-from .progress import Told, told
+from .progress import Told, ended, told
 from .push import PushResult
 from .query import Condition, Query, parse
 from .queue import Queue
@@ -96,20 +97,36 @@ class PullResult:
         self.notes += other.notes
 
     def __repr__(self) -> str:
-        counts = ("inserted", "updated", "deleted", "conflicts")
-        text = "PullResult: " + ", ".join(f"{getattr(self, name)} {name}" for name in counts)
-        text += f" ({self.rows} rows in {self.requests} requests, {self.seconds:.2f} s)"
-        if self.held_back_s is not None:
-            text += f"; held back by a transaction open for {self.held_back_s:.0f} s"
-        if self.skipped:
-            text += f"; never pulled: {', '.join(self.skipped)}"
-        before = [f"before it, {self.pushed!r}"] if self.pushed is not None and self.pushed.did_anything else []
-        return "\n".join([text, *before, *self.notes])
+        lines = [f"  {words.name(table)}: {', '.join(part._counts())}" for table, part in self.tables.items()]
+        return "\n".join([self._headline(), *lines, *self._below()])
 
     def _repr_html_(self) -> str:
-        from html import escape
+        parts = list(self.tables.items())
+        rows = [[words.name(table), *map(words.figure, part._figures().values())] for table, part in parts]
+        names = ["table", *self._figures()]
+        table = words.html_table(names, rows, caption=self._headline(), code=[0])
+        more = words.left_out(len(rows), words.SHOWN_ROWS)
+        head = table if rows else words.paragraphs([self._headline()])
+        return words.html(head, words.paragraphs([*more, *self._below()]))
 
-        return "".join(f"<p>{escape(line)}</p>" for line in repr(self).splitlines())
+    def _figures(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("inserted", "updated", "deleted", "conflicts")}
+
+    def _counts(self) -> list[str]:
+        return [f"{count} {name}" for name, count in self._figures().items()]
+
+    def _headline(self) -> str:
+        came = f"{words.many(self.rows, 'row')} in {words.many(self.requests, 'request')}, {self.seconds:.2f} s"
+        came += f"; {self.unchanged:,} as here already" if self.unchanged else ""
+        text = f"PullResult: {', '.join(self._counts())} ({came})"
+        if self.held_back_s is not None:
+            text += f"; held back by a transaction open for {self.held_back_s:.0f} s"
+        return text + (f"; never pulled: {', '.join(map(words.name, self.skipped))}" if self.skipped else "")
+
+    def _below(self) -> list[str]:
+        pushed = self.pushed if self.pushed is not None and self.pushed.did_anything else None
+        before = [f"before it, {line}" if at == 0 else line for at, line in enumerate(repr(pushed).splitlines())]
+        return [*(before if pushed is not None else []), *self.notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +207,11 @@ class Pull:
         asked = Query(self.condition, tuple(schema.names), self.page_rows)
         tracked = True
         pages = self._compared(asked, result) if full and stored.checkpoint is not None else None
-        for page in pages or self.backend.pull(self.table, asked, since, self._others()):
-            self._apply(result, page, mode)
-            tracked = page.checkpoint is not None
-            tell(result.rows, None, f"pull {self.table}")
+        with ended(pages or self.backend.pull(self.table, asked, since, self._others())) as pages:
+            for page in pages:
+                self._apply(result, page, mode)
+                tracked = page.checkpoint is not None
+                tell(result.rows, None, f"pull {self.table}")
         self._finish(result, mode, tracked)
 
     def _compared(self, asked: Query, result: PullResult) -> Iterator[Page] | None:

@@ -17,20 +17,22 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import words
 from .backends.base import Backend, Operations, Outcomes, operation_schema
 from .errors import BackendError, SyncError, TransientError
 from .file import Cursor
 from .layout import Layout
-from .operation import Operation
-from .progress import Told, told
+from .operation import Operation, cell_words
+from .progress import Told, ended, told
 from .queue import Batch, Queue
 from .store import Store
-from .views import Conflict, ConflictView, PendingView, sent_operation, settle_by
+from .views import CELLS_SHOWN, Conflict, ConflictView, PendingView, conflict_words, sent_operation, settle_by
 
 POLICY_ROUNDS = 5
 LEASE_POLL_S = 0.05
@@ -67,6 +69,18 @@ class Sent(Sequence[Operation]):
             for batch in rows.to_batches(max_chunksize=1_000):
                 yield from (sent_operation(layout, row) for row in batch.to_pylist())
 
+    def __repr__(self) -> str:
+        first = [f"  {operation!r}" for operation in islice(self, words.SHOWN_ROWS)]
+        head = f"Sent: {words.many(len(self), 'operation')}"
+        return "\n".join([head, *first, *words.left_out(len(self), words.SHOWN_ROWS)])
+
+    def _repr_html_(self) -> str:
+        first = islice(self, words.SHOWN_ROWS)
+        rows = [(words.name(op.table), op.kind, words.key(op.key), cell_words(op, CELLS_SHOWN)) for op in first]
+        caption = f"Sent: {words.many(len(self), 'operation')}"
+        table = words.html_table(["table", "kind", "key", "cells"], rows, caption=caption, code=[0, 2, 3])
+        return words.html(table, words.paragraphs(words.left_out(len(self), words.SHOWN_ROWS)))
+
 
 @dataclass(slots=True)
 class PushResult:
@@ -100,11 +114,7 @@ class PushResult:
     @property
     def rejected(self) -> list[Operation]:
         """The operations that the back end refused, with its words; those of earlier pushes too."""
-        return (
-            [op for op in self._pending if op.error]
-            if self._pending is not None and self._counts.get("rejected")
-            else []
-        )
+        return list(self._pending.rejected()) if self._pending is not None and self._counts.get("rejected") else []
 
     @property
     def counts(self) -> dict[str, int]:
@@ -124,36 +134,43 @@ class PushResult:
         return self.ok
 
     def __repr__(self) -> str:
+        return "\n".join([self._headline(), *(f"  {line}" for line in self._explained())])
+
+    def _repr_html_(self) -> str:
+        return words.html(words.paragraphs([self._headline(), *(f"  {line}" for line in self._explained())]))
+
+    def _headline(self) -> str:
+        """The counts, and what stopped it; nothing of a row."""
         counts = self.counts
         text = (
             f"PushResult: {counts['accepted']} accepted, {counts['conflicts']} conflicts, {counts['rejected']} rejected"
         )
         waiting = self.left - counts["conflicts"] - counts["rejected"]
         if self.stopped_by is not None:
-            text += f"; stopped by {type(self.stopped_by).__name__}: {self.stopped_by.message}"
-        text += f"; {waiting} still queued" if waiting > 0 else ""
-        return "\n".join([text, *self._explained()])
+            text += f"; stopped by {type(self.stopped_by).__name__}: {words.line(self.stopped_by.message)}"
+        return text + (f"; {waiting:,} still queued" if waiting > 0 else "")
 
     def _explained(self) -> list[str]:
-        """Why operations were rejected, the first few; and where to look."""
-        rejected = self.rejected
-        lines = [f"  rejected: {op.kind} of {op.table} {op.key!r}: {op.error}" for op in rejected[:WORDS_SHOWN]]
-        if rejected:
-            lines.append("  ctx.pending has them; edit the row, or revert it; push(retry_rejected=True) sends it again")
-        if self.counts["conflicts"]:
+        """The first rejections and conflicts, why and where to look."""
+        counts, lines = self.counts, []
+        if counts["rejected"] and self._pending is not None:
+            for op in self._pending.first(WORDS_SHOWN, rejected=True):
+                lines.append(
+                    f"rejected: {op.kind} of {words.name(op.table)} {words.key(op.key)}: {words.line(op.error)}"
+                )
+            lines += words.left_out(counts["rejected"], WORDS_SHOWN)
+            lines.append("ctx.pending has them; edit the row, or revert it; push(retry_rejected=True) sends it again")
+        if counts["conflicts"] and self._conflicts is not None:
+            lines += [f"conflict: {conflict_words(conflict)}" for conflict in self._conflicts.first(WORDS_SHOWN)]
+            lines += words.left_out(counts["conflicts"], WORDS_SHOWN)
             lines.append(
-                "  ctx.conflicts has base, mine and theirs; keep_mine(), take_theirs() or resolve(...) settles them"
+                "ctx.conflicts has base, mine and theirs; keep_mine(), take_theirs() or resolve(...) settles them"
             )
         if self.unsure:
             lines.append(
-                f"  in {self.unsure} of them your own change may be already: it was sent, and its answer was lost"
+                f"in {self.unsure} of them your own change may be already: it was sent, and its answer was lost"
             )
         return lines
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return "".join(f"<p>{escape(line)}</p>" for line in repr(self).splitlines())
 
 
 def belong(store: Store, queue: Queue, backend: Backend, url: str) -> str | None:
@@ -177,6 +194,7 @@ class Push:
         self.accepted: list[tuple[Layout, pa.Table]] = []
         self.outcomes = self.sent = self.waiting = self.unsure = 0
         self._tell: Callable[[], None] = lambda: None
+        self._raised: BaseException | None = None  # by what it is told to
 
     def run(
         self,
@@ -227,7 +245,7 @@ class Push:
                 self._tell = partial(self._tell_outcomes, tell, waiting)
                 self._send_all(tables, last, policy, atomic, retry_rejected)
         except BackendError as error:
-            if not self.outcomes:
+            if not self.outcomes or error is self._raised:
                 raise
             stopped = error
         finally:
@@ -235,7 +253,11 @@ class Push:
         return self._result(tables, stopped, began, last)
 
     def _tell_outcomes(self, tell: Told, total: int) -> None:
-        tell(self.outcomes, total, "push")
+        try:
+            tell(self.outcomes, max(total, self.outcomes), "push")  # what a policy settles is sent again
+        except BaseException as error:
+            self._raised = error
+            raise
 
     def _send_all(
         self, tables: Collection[str] | None, last: int, policy: object, atomic: bool, retry_rejected: bool
@@ -258,7 +280,6 @@ class Push:
         for is_retry in (False, True):
             while self.sent < bound and (batch := self._next(tables, number, last, is_retry)) is not None:
                 self._send(batch)
-                self._tell()
 
     def _next(self, tables: Collection[str] | None, number: int, last: int, is_retry: bool) -> Batch | None:
         with self.store.transaction() as cursor:
@@ -270,8 +291,10 @@ class Push:
         self.sent += len(operations)
         answered = 0
         try:
-            for outcomes in self.backend.push(operations):
-                answered += self._settle(batch, outcomes)
+            with ended(self.backend.push(operations)) as answers:
+                for outcomes in answers:
+                    answered += self._settle(batch, outcomes)
+                    self._tell()
         except TransientError as error:
             if not error.was_sent and not answered:
                 self._unmark([batch])
@@ -370,7 +393,7 @@ class Push:
         }
         result = PushResult(accepted, stopped, seconds, left, self.unsure, _counts=counts, **views)
         if self.outcomes:
-            log.info("%s in %.2f s", repr(result).splitlines()[0], seconds)
+            log.info("%s in %.2f s", result._headline(), seconds)
         return result
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from . import words
 from .backends.base import Backend
 from .errors import SchemaError, SyncError
 from .frame import hand_out
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 class RemoteTable:
     """A table of the back end, asked over the network; `SyncContext.remote` makes it."""
 
-    def __init__(self, backend: Backend, name: str) -> None:
+    def __init__(self, backend: Backend, name: str, url: str = "") -> None:
         self._backend = backend
+        self._url = url or type(backend).__name__
         self.name = name
         self._known: Rows | None = None
 
@@ -187,7 +189,10 @@ class RemoteTable:
         return verb
 
     def __repr__(self) -> str:
-        return f"RemoteTable {self.name!r} of {self._backend!r}"
+        return f"RemoteTable {self.name!r} of {self._url}: asked over the network, nothing is kept"
+
+    def _repr_html_(self) -> str:
+        return words.html(words.paragraphs([repr(self)]))
 
 
 def _counted(name: str, value: int | None) -> int | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from . import words
 from .errors import KeyColumnError, SchemaError
 
 SYSTEM_COLUMNS = ("createdAt", "updatedAt", "version", "deleted")
@@ -32,6 +33,8 @@ PAGE_NAMES = dict(
 )
 RESERVED_PREFIX = "_syncframe"
 NAMES_SHOWN = 5
+COLUMNS_SHOWN = 100
+_SHOWN = ("column", "type", "null", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ class Column:
         return self.type if self.kind == "DECIMAL" else TYPES[self.kind].store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Schema:
     """The columns of a table and which of them are its key.
 
@@ -268,20 +271,26 @@ class Schema:
         columns = tuple(Column(n, t, nullable and n not in names, labels) for n, t, nullable, labels in fields)
         return cls(columns, names)
 
-    def __str__(self) -> str:
-        lines = [f"{c.name}  {c.type}{'' if c.nullable else '  not null'}{'  key' if c.name in self.key else ''}"
-                 for c in self.columns]  # fmt: skip
-        return "\n".join(lines)
+    def __repr__(self) -> str:
+        return "\n".join([self._headline(), *words.table(_SHOWN, self._described()), *self._left_out()])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = "".join(
-            f"<tr><td>{escape(c.name)}</td><td>{escape(c.type)}</td><td>{'' if c.nullable else 'not null'}</td>"
-            f"<td>{'key' if c.name in self.key else ''}</td></tr>"
-            for c in self.columns
+        table = words.html_table(
+            _SHOWN, self._described(), caption=self._headline(), code=[0, 1], rows_max=COLUMNS_SHOWN
         )
-        return f"<table><tr><th>column</th><th>type</th><th></th><th></th></tr>{rows}</table>"
+        return words.html(table, words.paragraphs(self._left_out()))
+
+    def _headline(self) -> str:
+        return f"Schema: {words.many(len(self.columns), 'column')}, key {', '.join(map(words.name, self.key))}"
+
+    def _described(self) -> list[tuple[str, ...]]:
+        return [
+            (words.name(c.name), c.type, "" if c.nullable else "NOT NULL", "key" if c.name in self.key else "")
+            for c in self.columns[:COLUMNS_SHOWN]
+        ]
+
+    def _left_out(self) -> list[str]:
+        return words.left_out(len(self.columns), COLUMNS_SHOWN)
 
 
 def as_names(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import os
 import re
 import uuid
@@ -15,12 +17,13 @@ from .backends import Backend
 from .backends import open as open_backend
 from .backends.base import Promises
 from .conflict import check_policy
-from .errors import KeyColumnError, SyncError
+from .errors import BackendError, KeyColumnError, SyncError, TransientError
 from .frame import Snapshots
+from .progress import runs
 from .pull import Pull, PullResult
 from .push import Push, PushResult, belong
 from .queue import Queue
-from .store import Store
+from .store import Store, utc_now
 
 _SECRET = re.compile(r"(?<=[?&])([^=&]*(?:token|key|password|secret|sig)[^=&]*)=[^&]*", re.IGNORECASE)
 
@@ -41,6 +44,8 @@ class Session:
             raise SyncError(
                 f"{store.path} is named as the back end and as the store", hint="give the store a file of its own"
             )
+        self.is_online: bool | None = None  # whether the back end answered when it was last asked; None: not asked yet
+        self.asked_at: dt.datetime | None = None
         self._oldest: dict[str, int] = {}
         self._taken_back: dict[str, int] = {}
         self._made: list[weakref.ref[object]] = []
@@ -92,6 +97,20 @@ class Session:
             raise SyncError("this context has no back end", hint='connect("sqlite:///...", store=...)')
         return self.backend
 
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Note whether the back end answers; an answer that refuses is one."""
+        try:
+            yield
+        except BackendError as error:
+            self._heard(error)
+            raise
+        self._heard(None)
+
+    def _heard(self, error: BaseException | None) -> None:
+        self.is_online = not isinstance(error, TransientError)
+        self.asked_at = utc_now()
+
     def policy(self, given: object) -> object:
         """What holds for a call: what it says, else the context's."""
         return check_policy(given) if given is not None else self.on_conflict
@@ -123,15 +142,19 @@ class Session:
         with self.store.reading() as cursor:
             waiting = self.queue.pending(cursor, tables)
         backend = self.asked() if waiting else self.backend
-        return Push(self.store, self.queue, backend, self.url).run(  # type: ignore[arg-type]
-            tables,
-            until=until,
-            policy=policy,
-            settled=settled,
-            atomic=atomic,
-            retry_rejected=retry_rejected,
-            progress=progress,
-        )
+        with self._asking() if waiting else contextlib.nullcontext():
+            result = Push(self.store, self.queue, backend, self.url).run(  # type: ignore[arg-type]
+                tables,
+                until=until,
+                policy=policy,
+                settled=settled,
+                atomic=atomic,
+                retry_rejected=retry_rejected,
+                progress=progress,
+            )
+        if result.stopped_by is not None:
+            self._heard(result.stopped_by)
+        return result
 
     def pull(
         self,
@@ -153,11 +176,14 @@ class Session:
                 f"page_rows={page_rows}: a page has at least one row", hint="page_rows=10_000, or leave it out"
             )
         backend = self.asked()
+        progress = runs(progress)
         pull = Pull(self.store, self.queue, backend, table)
-        pull.prepare(where, columns, query_id)
+        with self._asking():
+            pull.prepare(where, columns, query_id)
         pushed = self._push_before(table, policy, progress) if push_first else None
-        moved = belong(self.store, self.queue, backend, self.url)
-        result = pull.run(full=full, page_rows=page_rows, progress=progress)
+        with self._asking():
+            moved = belong(self.store, self.queue, backend, self.url)
+            result = pull.run(full=full, page_rows=page_rows, progress=progress)
         result.pushed = pushed
         result.notes += [moved] if moved else []
         if policy != "fail":
@@ -180,6 +206,7 @@ class Session:
     def pull_all(self, tables: Collection[str], **options: Any) -> PullResult:
         """Every table with its stored queries; a table never pulled is named."""
         total = PullResult()
+        options["progress"] = runs(options.get("progress"))
         for table in tables:
             with self.store.reading() as cursor:
                 queries = self.store.queries(cursor, table)

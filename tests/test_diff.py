@@ -96,7 +96,7 @@ def test_an_unedited_frame_changes_nothing_and_says_so(todo):
 
     assert not changes
     assert repr(changes) == "Changes: 0 deletes, 0 inserts, 0 updates"
-    assert changes._repr_html_() == "<p>Changes: 0 deletes, 0 inserts, 0 updates</p>"
+    assert ">Changes: 0 deletes, 0 inserts, 0 updates</p>" in changes._repr_html_()
     assert changes.cells.columns.tolist() == ["key", "column", "base", "local"]
     assert len(changes.cells) == len(changes.inserts) == len(changes.updates) == len(changes.deletes) == 0
     assert len(changes.operations()) == 0
@@ -111,7 +111,7 @@ def test_the_display_names_a_few_of_many_and_escapes_html(todo):
     text = repr(changes).splitlines()
     assert text[0] == "Changes: 0 deletes, 0 inserts, 50 updates"
     assert text[1] == "  updates: '<0>': title 'x' -> '" + "y" * 36 + "..."
-    assert text[-1] == "  updates: and 45 more"
+    assert text[-1] == "  updates: and 40 more"
     assert "&lt;0&gt;" in changes._repr_html_()
     assert "<0>" not in changes._repr_html_()
 

@@ -17,8 +17,8 @@ import syncframe
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncframe"
 FLOORS = [
-    "errors", "schema", "texts", "operation query wire progress", "file layout conflict frame", "diff store backends rules",
-    "learn", "stage", "undo", "queue", "views", "push", "pull remote", "session", "table remote_table", "context", "server", "demo testing", "cli",
+    "errors words", "schema", "texts", "operation query wire progress", "file layout conflict frame", "diff store backends rules",
+    "learn", "stage", "undo", "queue", "views pages", "push", "pull remote", "session", "table remote_table", "context", "widget", "server", "demo testing", "cli",
 ]  # fmt: skip
 ENTRANCES = {"__init__", "__main__"}  # the doors: they may import every room
 
@@ -81,13 +81,17 @@ def test_the_package_s_example_runs():
     assert doctest.testmod(syncframe).failed == 0
 
 
-def test_the_readme_s_ten_lines_run_in_an_empty_folder(tmp_path):
-    code = re.search(r"## Ten lines\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+@pytest.mark.parametrize("place, pushed", [("in a notebook", 521), ("## A table of your own", 1)])
+def test_the_readme_s_ten_lines_run_in_an_empty_folder(tmp_path, place, pushed):
+    readme = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", readme[readme.index(place) :], re.DOTALL)[1]
+    code += "\nprint(ctx.history[['action', 'rows']].values.tolist(), len(ctx.pending))"
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
-    assert "PushResult: 1 accepted, 0 conflicts, 0 rejected" in done.stdout
+    assert f"PushResult: {pushed} accepted, 0 conflicts, 0 rejected" in code
+    assert done.stdout.endswith(f"['push', {pushed}]] 0\n")
 
 
 def test_the_check_calls_the_readme_s_test_command():

@@ -551,7 +551,10 @@ def test_tables_and_schema_say_what_is_known(ctx, todo):
 def test_a_context_displays_itself(ctx, todo):
     todo.update("a", n=5)
 
-    assert repr(ctx).splitlines()[1:] == ["  todo: 3 rows, 1 pending, 0 conflicts, 0 rejected"]
+    assert [line.split()[:7] for line in repr(ctx).splitlines()[1:]] == [
+        ["table", "rows", "insert", "update", "delete", "conflicts", "rejected"],
+        ["todo", "3", "0", "1", "0", "0", "0"],
+    ]
 
 
 # Taking back ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from ..errors import AccessError, BackendError, QueryError, SchemaError, SyncError, TransientError
 from ..operation import Refusal
+from ..progress import stoppable
 from ..query import Condition, to_duckdb
 from ..schema import Column, Schema, literal, quote, type_name
 from .base import Operations, Outcomes
@@ -145,13 +146,14 @@ class DuckdbBackend(SqlBackend):
     def session(self, *, write: bool = False) -> Iterator[_Session]:
         writing = _WRITING.of(self.path)
         try:
-            with writing:
-                connection = self._opened()
-            if write:
+            with stoppable():
                 with writing:
+                    connection = self._opened()
+                if write:
+                    with writing:
+                        yield from self._transaction(connection)
+                else:
                     yield from self._transaction(connection)
-            else:
-                yield from self._transaction(connection)
         except duckdb.Error as error:
             raise self._translated(error) from error
 

@@ -38,6 +38,7 @@ from .sqlite_connections import Connections, Held
 
 LOCK_TIMEOUT_S = 5.0
 _FUNCTION = re.compile(r"_syncframe_\w+\(")
+_FUNCTION_FAILED = "user-defined function raised"
 # SQLite lets one write at a time and wakes nobody who waits: threads of one process wait for each other here.
 _WRITING = Turns(threading.Lock)
 ARGUMENTS_MAX = 100  # of a SQL function
@@ -333,13 +334,16 @@ class SqliteBackend(SqlBackend):
         with _WRITING.of(self.path) if write else nullcontext():
             try:
                 held = self._connections.take()
+                held.connection.failures.clear()
                 try:
                     held.connection.execute("begin immediate" if write else "begin")
                     yield _Session(held, self)
                     self._commit(held.connection)
-                except BaseException:
+                except BaseException as error:
                     # What is not committed is rolled back.
                     held.connection.close()
+                    if _FUNCTION_FAILED in str(error) and not held.connection.failures:
+                        raise KeyboardInterrupt from None
                     raise
                 self._connections.give_back(held)
             except sqlite3.Error as error:
@@ -367,7 +371,7 @@ class SqliteBackend(SqlBackend):
             return TransientError(f"the SQLite file {self.path} cannot be read or written now: {words}", detail=words)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
             return AccessError(f"the SQLite file {self.path} may not be written: {words}", status=403, detail=words)
-        if "user-defined function" in words:
+        if _FUNCTION_FAILED in words:
             return QueryError("the condition cannot be computed for one of the rows: a division by zero, no time ...")
         return BackendError(f"the SQLite file {self.path}: {words}", hint="is it a SQLite file?", detail=words)
 

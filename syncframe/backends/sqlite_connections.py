@@ -10,12 +10,38 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 CACHE_KIB = 65_536  # keys of a batch lie anywhere; with SQLite's own 2 MiB every page is read and written many times
 KEPT_MAX = 4
+
+
+class Connection(sqlite3.Connection):
+    """A connection that keeps what functions of ours raised, for SQLite shows none of it.
+
+    Where one failed and nothing was kept, it was the stop button: that comes before a function's first line, too.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.failures: list[Exception] = []
+
+    def create_function(
+        self, name: str, narg: int, func: Callable[..., Any] | None, /, *, deterministic: bool = False
+    ) -> None:
+        failures = self.failures  # not the connection: it would keep itself open
+
+        def watched(*values: Any) -> Any:
+            try:
+                return func(*values)  # type: ignore[misc]
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        super().create_function(name, narg, watched, deterministic=deterministic)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +58,7 @@ class Held:
         Device and inode of what it was opened on, which another file may have taken the name of since.
     """
 
-    connection: sqlite3.Connection
+    connection: Connection
     is_kept: bool
     file: tuple[int, ...]
     has_functions: bool = False
@@ -91,6 +117,7 @@ class Connections:
             timeout=self._timeout_s,
             isolation_level=None,
             check_same_thread=False,
+            factory=Connection,
         )
         try:
             connection.execute("pragma foreign_keys = on")

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
+from .. import words
 from ..backends import Backend
 from ..backends import open as open_backend
 from ..errors import SyncError
@@ -69,6 +71,13 @@ class Server:
     def __repr__(self) -> str:
         state = "" if self._thread.is_alive() else ", closed"
         return f"<syncframe server at {self.url}{state}: {', '.join(self.tables) or 'no tables'}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(words.name(table), f"{self.url}/tables/{quote(table)}") for table in self.tables]
+        state = "serving" if self._thread.is_alive() else "closed; it served"
+        table = words.html_table(["table", "URL"], rows, caption=f"syncframe server at {self.url}", code=[0, 1])
+        below = words.left_out(len(rows), words.SHOWN_ROWS)
+        return words.html(table, words.paragraphs([f"{state} {words.many(len(rows), 'table')}", *below]))
 
 
 def serve(

@@ -1,0 +1,246 @@
+"""A real JupyterLab with a real Chromium: a notebook is written, opened, run cell by cell, and looked at.
+
+JupyterLab is driven by its commands (`expose_app_in_browser`), for its page shows "idle" before a kernel
+is attached.  Everything it keeps goes into a folder of the test run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Browser, Locator, Page
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_S = 60.0
+CELL_S = 60.0
+WIDTH, HEIGHT = 1280, 900
+PLACES = (
+    "JUPYTER_CONFIG_DIR",
+    "JUPYTER_DATA_DIR",
+    "JUPYTER_RUNTIME_DIR",
+    "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR",
+    "IPYTHONDIR",
+)
+QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+
+_OPEN = """
+async (path) => {
+  const app = window.jupyterapp;
+  await app.started; await app.restored; await app.serviceManager.ready;
+  const panel = await app.commands.execute('docmanager:open', {path});
+  await panel.context.ready; await panel.sessionContext.ready;
+  window.panel = panel;
+  app.shell.activateById(panel.id);
+  app.shell.collapseLeft();
+}
+"""
+_IDLE = """
+async (limit) => {
+  const session = window.panel.sessionContext, began = performance.now();
+  await session.session.kernel.info;
+  while (session.kernelDisplayStatus !== 'idle') {
+    if (performance.now() - began > limit) throw new Error('the kernel is ' + session.kernelDisplayStatus);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+"""
+_RUN = """
+async (index) => {
+  window.panel.content.activeCellIndex = index;
+  window.panel.content.scrollToItem(index);
+  await window.jupyterapp.commands.execute('notebook:run-cell');
+}
+"""
+_OUTPUTS = """
+(index) => {
+  const texts = [], outputs = window.panel.content.widgets[index].model.outputs;
+  for (let at = 0; at < outputs.length; at++) {
+    const output = outputs.get(at).toJSON();
+    texts.push(output.text ?? (output.data ?? {})['text/plain'] ?? (output.traceback ?? []).join('\\n'));
+  }
+  return texts.map((text) => Array.isArray(text) ? text.join('') : text).join('\\n');
+}
+"""
+
+
+def chromium() -> str | None:
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+class Lab:
+    """One JupyterLab server over one folder."""
+
+    def __init__(self, folder: Path, *, app: str = "lab") -> None:
+        self.folder, self.app = folder / "work", app
+        self.folder.mkdir(parents=True)
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        places = {name: str(folder / name.lower()) for name in PLACES}
+        for plugin, values in QUIET.items():
+            home, name = plugin.split(":")
+            place = folder / "jupyterlab_settings_dir" / home
+            place.mkdir(parents=True)
+            (place / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+        self.log = (folder / "jupyter.log").open("w")
+        command = [
+            sys.executable, "-m", "jupyter", app, "--no-browser", "--allow-root", "--ip=127.0.0.1",
+            f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.folder}",
+            "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, env=os.environ | places, start_new_session=True
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait(self) -> None:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until and self.process.poll() is None:
+            with (
+                contextlib.suppress(urllib.error.URLError, ConnectionError),
+                urllib.request.urlopen(f"{self.url}/api/status", timeout=5) as answer,
+            ):
+                if answer.status == 200:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError("JupyterLab did not start:\n" + Path(self.log.name).read_text()[-4_000:])
+
+    def write(self, name: str, cells: Sequence[str]) -> Path:
+        """A notebook of these code cells."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+class Notebook:
+    """One notebook in one page."""
+
+    def __init__(self, lab: Lab, page: Page, path: str, *, kernel: bool = True) -> None:
+        self.lab, self.page, self.path = lab, page, path
+        self.errors: list[str] = []
+        self.asked: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        space = path.replace("/", "-").removesuffix(".ipynb")
+        page.goto(f"{lab.url}/lab/workspaces/{space}-{time.monotonic_ns()}", wait_until="domcontentloaded")
+        page.wait_for_function("() => window.jupyterapp", timeout=START_S * 1000)
+        page.evaluate(_OPEN, path)
+        if kernel:
+            self.idle()
+
+    def idle(self) -> None:
+        """Wait until the kernel has nothing to do."""
+        self.page.evaluate(_IDLE, CELL_S * 1000)
+
+    def run(self, index: int) -> Locator:
+        """Run a cell to its end; return its outputs."""
+        self.page.evaluate(_RUN, index)
+        return self.outputs(index)
+
+    def begin(self, index: int) -> None:
+        """Run a cell and do not wait for its end."""
+        self.page.evaluate(f"(index) => {{ ({_RUN})(index); }}", index)
+
+    def ended(self, index: int) -> None:
+        """Wait for the end of a cell; the kernel's status says nothing of it while a widget asks on a subshell."""
+        prompt = "(index) => /\\d/.test(window.panel.content.widgets[index].promptNode.textContent)"
+        self.page.wait_for_function(prompt, arg=index, timeout=CELL_S * 1000)
+
+    def restart(self) -> None:
+        """Restart the kernel, as the menu does, without asking."""
+        self.page.evaluate("async () => { await window.panel.sessionContext.restartKernel(); }")
+        self.idle()
+
+    def interrupt(self) -> None:
+        """What the stop button does."""
+        self.page.evaluate("async () => { await window.panel.sessionContext.session.kernel.interrupt(); }")
+
+    def outputs(self, index: int) -> Locator:
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".jp-Cell-outputArea")
+
+    def text(self, index: int) -> str:
+        """The outputs of a cell as plain text, as they would be saved."""
+        found: str = self.page.evaluate(_OUTPUTS, index)
+        return found
+
+    def save(self) -> str:
+        """Save it; return what is in the file."""
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+        return (self.lab.folder / self.path).read_text()
+
+    def theme(self, name: str) -> None:
+        self.page.evaluate(
+            "async (theme) => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }", name
+        )
+        self.page.wait_for_function(
+            "(light) => document.body.dataset.jpThemeLight === light", arg="false" if "Dark" in name else "true"
+        )
+
+    def close(self) -> None:
+        """End its kernel, and the page."""
+        with contextlib.suppress(Exception):
+            self.page.evaluate("async () => { await window.panel.sessionContext.shutdown(); }")
+        self.page.close()
+
+    def elsewhere(self) -> list[str]:
+        """The requests that left for another place than the server."""
+        return [url for url in self.asked if not url.startswith((self.lab.url, "blob:", "data:"))]
+
+
+@contextlib.contextmanager
+def opened(lab: Lab, browser: Browser, name: str, cells: Sequence[str], **size: int) -> Iterator[Notebook]:
+    """A notebook of these cells, in a page of its own."""
+    lab.write(name, cells)
+    viewport: Mapping[str, int] = {"width": WIDTH, "height": HEIGHT, **size}
+    context = browser.new_context(viewport=viewport)  # type: ignore[arg-type]
+    context.set_default_timeout(15_000)
+    notebook = Notebook(lab, context.new_page(), name)
+    try:
+        yield notebook
+    finally:
+        notebook.close()
+        context.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port

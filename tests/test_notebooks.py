@@ -1,0 +1,48 @@
+"""Every notebook runs from top to bottom, in a folder of its own, against the server that it starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+ALL = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def ran(request, tmp_path_factory) -> nbformat.NotebookNode:
+    """A notebook after it has run from top to bottom."""
+    folder = tmp_path_factory.mktemp("notebook")
+    notebook = nbformat.read(shutil.copy(NOTEBOOKS / request.param, folder), as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+@pytest.mark.parametrize("ran", ALL, indirect=True)
+def test_a_notebook_says_nothing_on_standard_error(ran):
+    said = [output.text for cell in ran.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
+
+    assert said == []
+
+
+@pytest.mark.parametrize("ran", ["01_quickstart.ipynb"], indirect=True)
+def test_the_quickstart_has_twelve_cells_of_one_screen_and_ends_with_nothing_left(ran):
+    cells = [cell for cell in ran.cells if cell.cell_type == "code"]
+
+    shown = ["".join(str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs) for cell in cells]
+    assert len(cells) == 12
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 6
+    assert max(len(text.splitlines()) for text in shown) <= 30
+    assert "27,004" in shown[1] or "27004" in shown[1]
+    assert "0 deletes, 0 inserts, 521 updates" in shown[3]
+    assert "521 accepted, 0 conflicts, 0 rejected" in shown[7]
+    assert "0 accepted, 1 conflicts, 0 rejected" in shown[9]
+    assert "gate changed" in shown[10] and "crew late" in shown[10]
+    (flights,) = [line for line in shown[11].splitlines() if line.startswith("flights ")]
+    assert flights.split()[1:5] == ["27,004", "0", "0", "0"]
