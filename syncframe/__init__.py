@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from .operation import Operation
+    from .plan import PushPlan
     from .pull import PullResult
     from .push import PushResult
     from .query import Query
@@ -67,6 +68,7 @@ __all__ = [
     "PendingView",
     "Promises",
     "PullResult",
+    "PushPlan",
     "PushResult",
     "Query",
     "QueryError",
@@ -94,6 +96,7 @@ _HOMES = {
         "QueryError", "SchemaError", "StaleFrameError", "StoreError", "SyncError", "TransientError",
     ),
     "operation": ("Operation",),
+    "plan": ("PushPlan",),
     "pull": ("PullResult",),
     "push": ("PushResult",),
     "query": ("Query",),

@@ -365,6 +365,8 @@ def _serve(options: Any) -> int:
     with serve(options.url, host=options.host, port=options.port, read_only=options.read_only, **choices) as server:
         print(f"serving {many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
         print(f"  {', '.join(server.tables)}")
+        if options.track:
+            print(f"each has a change log beside it; syncframe track {options.url} TABLE --undo removes one")
         print(f"connect with sf.connect({server.url!r}, store=...); Ctrl-C stops it", flush=True)
         server.wait()
     return DONE
@@ -453,7 +455,7 @@ def _pending(options: Any) -> int:
         print(f"{many(total, 'operation')} pending")
         kinds = ("insert", "update", "delete")
         _print_table(
-            ["table", *kinds], [[str(t), *(figure(int(counts.loc[t, k])) for k in kinds)] for t in counts.index]
+            ["table", *kinds], [[name_words(t), *(figure(int(counts.loc[t, k])) for k in kinds)] for t in counts.index]
         )
         print()
         for _, operation in zip(range(SHOWN_ROWS), ctx.pending, strict=False):
@@ -658,7 +660,7 @@ def _print_pulled(options: Any, name: str, result: PullResult) -> None:
         _print_pushed(options, result.pushed)
     changed = [(result.inserted, "new"), (result.updated, "changed"), (result.deleted, "gone")]
     said = ", ".join(f"{count:,} {what}" for count, what in changed if count) or "nothing new"
-    _say(options, f"{name}: {said} ({many(result.rows, 'row')} read in {result.seconds:.1f} s)")
+    _say(options, f"{name_words(name)}: {said} ({many(result.rows, 'row')} read in {result.seconds:.1f} s)")
     for note in result.notes:
         _say(options, f"  {note}")
 

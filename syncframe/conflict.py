@@ -104,11 +104,6 @@ def check_policy(policy: object) -> object:
     """
     if policy is not None and policy not in POLICIES and not callable(policy):
         raise SyncError(f"on_conflict={policy!r} is not known", hint=f"one of {', '.join(POLICIES)}, or a callable")
-    if policy == "merge":
-        raise SyncError(
-            'on_conflict="merge" is not there yet: the merge by column comes with a later version',
-            hint='use "fail" and look at conflict.merged, or "mine", "theirs" or a callable',
-        )
     return policy
 
 

@@ -20,6 +20,7 @@ from .errors import QueryError, SyncError
 from .file import Cursor
 from .frame import declared, to_pandas
 from .layout import META
+from .plan import PushPlan, check_plan
 from .progress import runs
 from .pull import PullResult
 from .push import PushResult
@@ -175,7 +176,7 @@ class SyncContext:
 
     def push(
         self,
-        tables: str | Iterable[str] | None = None,
+        tables: str | Iterable[str] | PushPlan | None = None,
         *,
         on_conflict: object = None,
         atomic: bool = False,
@@ -187,7 +188,8 @@ class SyncContext:
         Parameters
         ----------
         tables
-            Whose operations; None: all.
+            Whose operations; None: all.  Or a plan: just what it names is sent.  What was staged, edited or moved by
+            a pull since then stays queued; with `atomic` nothing is sent then.
         on_conflict
             "fail", "mine", "theirs" or a callable, also for conflicts that stand already; None: the context's.
         atomic
@@ -204,9 +206,15 @@ class SyncContext:
             If the back end gave no outcome at all; everything is still queued.
         PendingError
             If this store's operations belong to another back end.
+        SyncError
+            If the plan is of another context; if it is not whole any more and `atomic` asks for all of it.
         """
+        plan = tables if isinstance(tables, PushPlan) else None
+        if plan is not None:
+            check_plan(plan, self._session, retry_rejected=retry_rejected)
         return self._session.push(
-            self._known(tables),
+            self._known(tables.tables if isinstance(tables, PushPlan) else tables),
+            plan=plan,
             on_conflict=on_conflict,
             atomic=atomic,
             retry_rejected=retry_rejected,
@@ -230,11 +238,27 @@ class SyncContext:
         result.pushed = pushed
         return result
 
-    def plan(self, tables: str | Iterable[str] | None = None, *, check: bool = False) -> Any:
-        """What a push would send."""
-        raise SyncError(
-            "plans are not there yet: they come with a later version", hint="ctx.pending shows what is queued"
-        )
+    def plan(self, tables: str | Iterable[str] | None = None, *, check: bool = False) -> PushPlan:
+        """What a push would send now; nothing is sent, and `push(plan)` sends just that.
+
+        Parameters
+        ----------
+        tables
+            Whose operations; None: all.
+        check
+            Ask the back end, in sets, for the rows of these operations, and say which have changed there since they
+            were last known here: `PushPlan.at_risk`.  Rows and checkpoints here stay as they are.
+
+        Raises
+        ------
+        TransientError, AccessError
+            If the back end was to be asked and did not answer.
+        PendingError
+            If it was to be asked and this store's operations belong to another one.
+        SyncError
+            If it was to be asked and this context has none.
+        """
+        return self._session.plan(self._known(tables), check=check)
 
     def discard(self, tables: str | Iterable[str] | None = None) -> int:
         """Give up pending operations: rows go back to the last known remote ones; return on how many rows."""
@@ -363,7 +387,8 @@ class SyncContext:
             return
         view, _ = self.widget._repr_mimebundle_()
         model_id = self.widget.model_id
-        summary = f'<div data-syncframe-static="{model_id}">{self._repr_html_()}</div>'
+        advice = "<p>The live view needs a running kernel: run this cell.</p>"
+        summary = f'<div data-syncframe-static="{model_id}">{self._repr_html_()}{advice}</div>'
         live = {**view, "text/plain": "(the live view of the above; it needs a running kernel)"}
         display({"text/plain": repr(self), "text/html": summary}, raw=True)  # type: ignore[no-untyped-call]
         display(live, raw=True)  # type: ignore[no-untyped-call]
@@ -371,7 +396,10 @@ class SyncContext:
     # -- its life
 
     def close(self) -> None:
-        """Close the back end; the store needs no closing, for it is held only inside a call."""
+        """Close the back end and the widget; the store needs no closing, for it is held only inside a call."""
+        widget, self._widget = self._widget, None
+        if widget is not None:  # else ipywidgets would keep it, and its thread, for good
+            widget.close()
         self._session.close()
 
     def __enter__(self) -> SyncContext:

@@ -230,7 +230,8 @@ def lay_out(
             if until is not None:
                 until(server, page)
             elif find_spec("jupyterlab"):
-                print("JupyterLab opens on it; Ctrl-C here ends both.\n", file=out, flush=True)
+                how = "JupyterLab opens on it" if browser else "JupyterLab will be at the address below"
+                print(f"{how}; Ctrl-C here ends both.\n", file=out, flush=True)
                 _lab(server, page, browser=browser)
             else:
                 print('JupyterLab is not installed: pip install "syncframe[demo]"', file=out, flush=True)

@@ -18,6 +18,9 @@ A conflict is no error: it is an outcome, and stands in the PushResult.
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from pathlib import Path
 from typing import Any
 
 
@@ -31,6 +34,21 @@ class SyncError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: one's own lines and what went wrong, not the hundred frames between them."""
+        package = str(Path(__file__).parent)
+        own = [
+            frame for frame in traceback.extract_tb(self.__traceback__) if frame.line and not _is_inner(frame, package)
+        ]
+        lines = "".join(traceback.format_list(own)).splitlines()
+        return [*(["Traceback (most recent call last):", *lines] if lines else []), f"{type(self).__name__}: {self}"]
+
+
+def _is_inner(frame: traceback.FrameSummary, package: str) -> bool:
+    """Whether a frame is of this package, or of what it and the notebook stand on."""
+    paths = sysconfig.get_paths()
+    return frame.filename.startswith((package, paths["purelib"], paths["platlib"], paths["stdlib"]))
 
 
 class SchemaError(SyncError, ValueError):

@@ -56,10 +56,10 @@ class Layout:
     def each(self, template: str, names: Collection[str] | None = None) -> list[str]:
         """The template once for each value column, or for those of them that are named.
 
-        {v} {l} {r} {b} {a} {n} {p} {h} {f} {s} are its quoted names with that letter, {q} its own name, {text} that
+        {v} {l} {r} {b} {a} {n} {p} {h} {f} {s} {t} are its quoted names with that letter, {q} its own name, {text} that
         name as text, {i} its place in the BIT of given columns.
         """
-        letters = "vlrbanphfs"
+        letters = "vlrbanphfst"
         return [
             template.format(
                 q=quote(name), i=i, text=literal(name), **{letter: quote(f"{letter}_{name}") for letter in letters}

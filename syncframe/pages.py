@@ -39,7 +39,7 @@ KINDS = {
     "attempted": "attempted",
 }
 _IN_CONFLICT = "has_remote and not follower"
-_SETTLED = {"mine": "mine kept", "theirs": "theirs taken"}
+_SETTLED = {"mine": "mine kept, to be sent with the next push", "theirs": "theirs taken"}
 # Whose two values of a conflict's column differ: h the first operation, m the last, r the row as last known.
 _PAIRS = {
     "first_base": ("h.{l}", "r.{v}"),
@@ -195,12 +195,16 @@ class Pages:
         parts += [f"{many(gone, 'operation')} not rejected any more"] * bool(gone)
         return Done("; ".join(parts) or "nothing to send again", rows, gone, tables)
 
-    def settle(self, side: str, rows: Sequence[tuple[str, str | None]]) -> Done:
-        """Settle conflicts by one side, in one call; one whose remote is not of the version shown is left."""
+    def settle(self, side: str, rows: Sequence[tuple[str, str | None]], rev: int | None = None) -> Done:
+        """Settle conflicts by one side, in one call; one whose remote is not of the version shown is left.
+
+        With a `rev`, so is one that changed after it: what was edited here since was not shown either.
+        """
         looked_at = dict(rows)
         named = pa.table({"id": pa.array(looked_at, pa.string()), "version": pa.array(looked_at.values(), pa.string())})
         named_too = f"join named n on n.id = h.id where {_IN_CONFLICT}"
         as_shown = "h.remote_version is not distinct from n.version"
+        as_shown += f" and {_unchanged(rev)}" if rev is not None else ""
         settled, standing, tables = self._settle(side, None, named_too, as_shown, {"named": named})
         return _settled(side, settled, standing - settled, len(looked_at) - standing, tables)
 
@@ -243,7 +247,7 @@ class Pages:
             of_call = f"select sum(rows)::bigint from {META}.history where can_undo and staging = ?"
             rows = cursor.one(of_call, [call[0].staging])
             left = sum(len(self._queue.undo(cursor, part)) for part in call)
-        parts = [f"taken back: {call[0].action} of {many(rows, 'row')}"]
+        parts = [f"taken back: {call[0].action} of {many(rows, 'row')}" if rows > left else "nothing taken back"]
         parts += [f"{many(left, 'row')} left: sent or settled since"] * bool(left)
         return Done("; ".join(parts), rows, left, [part.table for part in call])
 

@@ -153,6 +153,8 @@ class PushResult:
     def _explained(self) -> list[str]:
         """The first rejections and conflicts, why and where to look."""
         counts, lines = self.counts, []
+        if not self.did_anything and not self.left:
+            lines.append("nothing was pending; what you edit in a frame is sent after table.stage(frame)")
         if counts["rejected"] and self._pending is not None:
             for op in self._pending.first(WORDS_SHOWN, rejected=True):
                 lines.append(
@@ -206,6 +208,7 @@ class Push:
         atomic: bool = False,
         retry_rejected: bool = False,
         progress: object = None,
+        only: pa.Table | None = None,
     ) -> PushResult:
         """Send what is queued.
 
@@ -216,11 +219,14 @@ class Push:
         until
             The last place in the queue to send; None: all that stand there now.
         policy
-            "fail", "mine", "theirs" or a callable, for the conflicts of these tables, those that stand already too.
+            "fail", "merge", "mine", "theirs" or a callable, for the conflicts of these tables, for those that stand
+            already too.
         settled
             The tables that the policy is for; None: all whose operations are sent.
         atomic
             All or nothing, where the back end can.
+        only
+            Of a plan, what is sent of it; see `Queue.planned`.
 
         Raises
         ------
@@ -231,9 +237,10 @@ class Push:
         """
         began = time.monotonic()
         self.settled = tables if settled is None else settled
+        self.only = only
         with self.store.transaction() as cursor:
             last = self.queue.last_place(cursor, tables) if until is None else until
-            waiting = self.waiting = self.queue.pending(cursor, tables)
+            waiting = self.waiting = self.queue.pending(cursor, tables, only)
         if not waiting:
             return self._result(tables, None, began, last)
         # Asked before anything is marked as sent: offline, nothing needs to count as attempted.
@@ -284,7 +291,7 @@ class Push:
     def _next(self, tables: Collection[str] | None, number: int, last: int, is_retry: bool) -> Batch | None:
         with self.store.transaction() as cursor:
             self.store.renew_lease(cursor, self.holder)
-            return self.queue.next_batch(cursor, tables, number, last, is_retry=is_retry)
+            return self.queue.next_batch(cursor, tables, number, last, is_retry=is_retry, only=self.only)
 
     def _send(self, batch: Batch) -> None:
         operations = _as_operations(batch)
@@ -370,7 +377,8 @@ class Push:
         view = ConflictView(self.store, self.queue, tables)
         if callable(policy):
             return settle_by(view, policy)
-        return view.keep_mine() if policy == "mine" else view.take_theirs()
+        settle = {"mine": view.keep_mine, "theirs": view.take_theirs, "merge": view.merge}
+        return settle[str(policy)]()
 
     def _result(self, tables: Collection[str] | None, stopped: SyncError | None, began: float, last: int) -> PushResult:
         with self.store.transaction() as cursor:

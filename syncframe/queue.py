@@ -21,10 +21,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import rules, stage, undo
+from . import resolve, stage, undo
 from .file import Cursor
 from .layout import META, Layout
-from .learn import FIRST, FOLLOWER, NO_ERROR, REMOTE, Learnt, learn, write_meeting
+from .learn import NO_ERROR, Learnt, learn
+from .resolve import Settled
 from .schema import quote
 from .store import Store, operations_source
 
@@ -91,97 +92,56 @@ class Queue:
         """Take back a call that changed the queue; see `undo.undo`."""
         return undo.undo(self.store, cursor, last)
 
-    # -- resolve
+    # -- settle conflicts; see `resolve`
 
     def resolve(
         self, cursor: Cursor, layout: Layout, chosen: pa.Table, action: str = "resolve", rev: int | None = None
     ) -> list[Any]:
-        """Settle conflicts by chosen rows; return the keys whose remote is a newer one than was looked at.
-
-        Parameters
-        ----------
-        chosen
-            The key as k_*, the chosen row as n_*, now_deleted, and looked_at: the remote version that was seen.
-        rev
-            The revision that the call makes, where it settles more than these.
-        """
-        rev = self.store.tick(cursor)[0] if rev is None else rev
-        cursor.run(
-            f"""
-            create or replace temp table meeting as
-            select {layout.keys_of("c")}, {REMOTE}, {FIRST}, {FOLLOWER}, r.rev is not null as base_there,
-                   c.now_deleted, 'resolve' as act, c.looked_at is distinct from h.remote_version as is_late
-                   {layout.also("c.{n}")}{layout.also("h.{r} as {p}")}{layout.also("h.{l} as {h}")}
-            from chosen c
-            join (select * from {layout.edits} where has_remote and not follower) h on {layout.on("h", "c")}
-            left join {layout.followers} f on {layout.on("f", "c")}
-            left join {layout.rows} r on {layout.on("r", "c")}
-            """,
-            chosen=chosen,
-        )
-        late = stage.key_values(cursor.arrow(f"select {layout.keys} from meeting where is_late"), layout)
-        cursor.run("delete from meeting where is_late")
-        self._settle_chosen(cursor, layout, rev, action)
-        return late
-
-    def take_theirs(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
-        """Settle conflicts by the remote rows, all of them or those named; return how many."""
-        return self._resolve_all(cursor, layout, keys, "h.{r}", "h.remote_deleted", "take theirs", rev)
+        """Settle conflicts by chosen rows; see `resolve.resolve`."""
+        return resolve.resolve(self.store, cursor, layout, chosen, action, rev)
 
     def keep_mine(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
-        """Settle conflicts by laying the cells that mine changed over the remote rows; return how many."""
-        return self._resolve_all(cursor, layout, keys, rules.kept_mine(), "m.deleted", "keep mine", rev)
+        """Settle conflicts, all of them or those named, by the cells that mine changed; return how many."""
+        return resolve.keep_mine(self.store, cursor, layout, keys, rev)
 
-    def _resolve_all(
-        self,
-        cursor: Cursor,
-        layout: Layout,
-        keys: pa.Table | None,
-        value: str,
-        deleted: str,
-        action: str,
-        rev: int | None,
-    ) -> int:
-        only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
-        tables = {} if keys is None else {"only_keys": keys}
-        chosen = cursor.arrow(
-            f"""
-            select {layout.keys_of("h")}, h.remote_version as looked_at, {deleted} as now_deleted
-                   {layout.also(value + " as {n}")}
-            from (select * from {layout.edits} {only} where has_remote and not follower) h
-            join {layout.lasts} m on {layout.on("m", "h")}
-            left join {layout.rows} r on {layout.on("r", "h")}
-            """,
-            **tables,
-        )
-        if len(chosen):
-            self.resolve(cursor, layout, chosen, action, rev)
-        return len(chosen)
+    def take_theirs(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
+        """Settle conflicts, all of them or those named, by the remote rows; return how many."""
+        return resolve.take_theirs(self.store, cursor, layout, keys, rev)
 
-    def _settle_chosen(self, cursor: Cursor, layout: Layout, rev: int, action: str) -> None:
-        rows = cursor.one("select count(*) from meeting")
-        if rows:
-            stage.keep_conflicts(cursor, layout, rev, "meeting")
-            # What is chosen is given, all of it: an insert over a deleted row sends the whole row.
-            cursor.run(
-                f"update meeting set first_given = '{layout.all_bits}'::bit "
-                "where deleted and not now_deleted and base_there"
-            )
-            write_meeting(self.store, cursor, layout, rev)
-            cursor.run(
-                f"""
-                insert into {layout.images} by name
-                select {rev} as staging, {layout.keys_of("m")}, e.id as left_id, true as was_conflict,
-                       true as before_there, not now_deleted as after_there
-                from meeting m left join {layout.edits} e on {layout.on("e", "m")}
-                """
-            )
-            self.store.record(cursor, action, layout.table, rows, staging=rev)
-            stage.forget_images(self.store, cursor)
-        cursor.run("drop table temp.meeting")
+    def merge(self, cursor: Cursor, layout: Layout, rev: int | None = None) -> int:
+        """Settle the conflicts in which no column clashes; return how many."""
+        return resolve.merge(self.store, cursor, layout, self._groups(layout), rev)
+
+    def settle_cells(
+        self, cursor: Cursor, layout: Layout, decided: pa.Table, action: str = "resolve", rev: int | None = None
+    ) -> Settled:
+        """Settle cells of conflicts, and what clashes no more; see `resolve.settle_cells`."""
+        return resolve.settle_cells(self.store, cursor, layout, decided, self._groups(layout), action, rev)
+
+    def settle_column(
+        self, cursor: Cursor, layout: Layout, column: str, side: str, keys: pa.Table | None, rev: int
+    ) -> Settled:
+        """Settle a column of conflicts, with those that belong to it, for one side; the others stay open."""
+        group = next((group for group in self._groups(layout) if column in group), (column,))
+        decided = resolve.column_cells(cursor, layout, group, side, keys)
+        action = "keep mine" if side == "mine" else "take theirs"
+        return self.settle_cells(cursor, layout, decided, action, rev)
+
+    def _groups(self, layout: Layout) -> tuple[tuple[str, ...], ...]:
+        state = self.store.state(layout.table)
+        return state.together if state is not None else ()
+
+    # -- send
 
     def next_batch(
-        self, cursor: Cursor, tables: Collection[str] | None, push: int, last: int, *, is_retry: bool
+        self,
+        cursor: Cursor,
+        tables: Collection[str] | None,
+        push: int,
+        last: int,
+        *,
+        is_retry: bool,
+        only: pa.Table | None = None,
     ) -> Batch | None:
         """Mark the next operations as attempted and return them; None when nothing is ready.
 
@@ -194,27 +154,40 @@ class Queue:
             The last place in the queue that this push sends.
         is_retry
             Send what was refused for a reference or a unique value once more, deletes in reverse.
+        only
+            Of a plan: nothing else is sent; see `planned`.
         """
-        ready = _ready(push, last, is_retry)
+        ready = _ready(push, last, is_retry, only)
         firsts = []
         for layout in self.store.layouts(cursor, tables):
-            first = cursor.one(f"select min({_turn(is_retry)}) from {layout.edits} where {ready}")
+            turns = f"select min({_turn(is_retry)}) as first from {layout.edits} where {ready}"
+            first = cursor.arrow(turns, **_planned(only))["first"][0].as_py()
             if first is not None:
                 firsts.append((first, layout))
         if not firsts:
             return None
         firsts.sort(key=lambda pair: pair[0])
         until = firsts[1][0] if len(firsts) > 1 else None
-        return self._mark(cursor, firsts[0][1], push, ready, until, is_retry)
+        return self._mark(cursor, firsts[0][1], push, ready, until, is_retry, only)
 
-    def _mark(self, cursor: Cursor, layout: Layout, push: int, ready: str, until: int | None, is_retry: bool) -> Batch:
+    def _mark(
+        self,
+        cursor: Cursor,
+        layout: Layout,
+        push: int,
+        ready: str,
+        until: int | None,
+        is_retry: bool,
+        only: pa.Table | None,
+    ) -> Batch:
         turn = _turn(is_retry)
         bound = f" and {turn} < {until}" if until is not None else ""
         cursor.run(
             f"""
             create or replace temp table batch as
             select id from {layout.edits} where {ready}{bound} order by {turn} limit {BATCH_ROWS}
-            """
+            """,
+            **_planned(only),
         )
         sent = self._sent(cursor, layout, turn)
         cursor.run(
@@ -341,7 +314,8 @@ class Queue:
             merge into {layout.edits} e using waiting w on {layout.on("e", "w")}
             when matched and w.is_nothing then delete
             when matched then update set deleted = w.deleted, given = e.given | w.given, {NO_ERROR}, sent = null,
-                rev = {rev}, sequence = case when w.base_there then w.sequence else e.sequence end
+                rev = {rev}, staged_at = w.staged_at,
+                sequence = case when w.base_there then w.sequence else e.sequence end
                 {layout.also("{l} = w.{l}")}
             """
         )
@@ -366,8 +340,42 @@ class Queue:
         )[0]
         return {"pending": pending, "conflicts": conflicts, "rejected": rejected}
 
-    def pending(self, cursor: Cursor, tables: Collection[str] | None = None) -> int:
-        return sum(self.counts(cursor, layout)["pending"] for layout in self.store.layouts(cursor, tables))
+    def pending(self, cursor: Cursor, tables: Collection[str] | None = None, only: pa.Table | None = None) -> int:
+        """How many operations there are, of these tables and, where that is given, of a plan."""
+        layouts = self.store.layouts(cursor, tables)
+        if only is None:
+            return sum(self.counts(cursor, layout)["pending"] for layout in layouts)
+        counted = [f"select id from {layout.edits} where {_IN_PLAN}" for layout in layouts]
+        return sum(len(cursor.arrow(ids, **_planned(only))) for ids in counted)
+
+    def planned(self, cursor: Cursor, tables: Collection[str] | None, ids: pa.Table) -> pa.Table:
+        """What of a plan stands as it was planned, for a push to send.
+
+        Parameters
+        ----------
+        ids
+            The operations' id, and rev: the revision at which each had last changed.
+
+        Returns
+        -------
+        Their id and staged_at, by which a push knows them whatever its own answers make of them.  What waited
+        behind a refused or conflicted operation is folded into that, so that one has both times.
+        """
+        parts = [_NO_IDS.empty_table()]
+        for layout in self.store.layouts(cursor, tables):
+            standing = f"(select e.* from {layout.edits} e join ids using (id, rev))"
+            parts.append(
+                cursor.arrow(
+                    f"""
+                    select id, staged_at from {standing}
+                    union all
+                    select h.id, f.staged_at from {standing} h join {standing} f on {layout.on("h", "f")}
+                    where not h.follower and f.follower
+                    """,
+                    ids=ids,
+                ).cast(_NO_IDS)
+            )
+        return pa.concat_tables(parts)
 
     def last_place(self, cursor: Cursor, tables: Collection[str] | None = None) -> int:
         """The last place in the queue of these tables' operations; 0 if they have none."""
@@ -386,9 +394,17 @@ def _named_list(parts: Sequence[str]) -> str:
     return f"list_filter([{', '.join(parts)}], lambda x: x is not null)" if parts else "[]::varchar[]"
 
 
-def _ready(push: int, last: int, is_retry: bool) -> str:
+_NO_IDS = pa.schema([("id", pa.string()), ("staged_at", pa.timestamp("us", "UTC"))])
+_IN_PLAN = "(id, staged_at) in (select id, staged_at from planned)"
+
+
+def _planned(only: pa.Table | None) -> dict[str, pa.Table]:
+    return {} if only is None else {"planned": only}
+
+
+def _ready(push: int, last: int, is_retry: bool, only: pa.Table | None) -> str:
     """Which operations a push may send now."""
-    waits = f"not follower and not has_remote and sequence <= {last}"
+    waits = f"not follower and not has_remote and sequence <= {last}" + (f" and {_IN_PLAN}" if only is not None else "")
     if is_retry:
         codes = ", ".join(f"'{code}'" for code in RETRIED_CODES)
         return f"{waits} and error_code in ({codes}) and sent = {push} and not retry"

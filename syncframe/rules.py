@@ -7,7 +7,7 @@ are those of `layout`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from .layout import Layout
 
@@ -173,6 +173,54 @@ def kept_mine() -> str:
              when m.{l} is distinct from r.{v} or (m.follower and m.{l} is distinct from h.{l}) then m.{l}
              else h.{r} end
     """
+
+
+def clashes(layout: Layout, groups: Iterable[Iterable[str]]) -> str:
+    """Whether some columns of `deciding` were changed on both sides, differently; `conflict.merge` says it of one row.
+
+    Behind a first operation that waits for its answer stands the last: it is merged with what the first one's
+    merge gives.  Where there is no base both have made the row, and a column clashes if it was given and differs.
+    """
+    either = [f"{_first_clashes(layout, group)} or {_last_clashes(layout, group)}" for group in _split(layout, groups)]
+    both = " or ".join(either)
+    made = layout.some("get_bit(given, {i}) = 1 and get_bit(decided, {i}) = 0 and {f} is distinct from {p}")
+    return f"(case when base_there then ({both or 'false'}) else {made} end)"
+
+
+def merged_row(layout: Layout, groups: Iterable[Iterable[str]]) -> list[str]:
+    """The cells of the merged row, as n_* in the table's order."""
+    group_of = {name: group for group in _split(layout, groups) for name in group}
+    return [_merged_cell(layout, name, group_of[name]) for name in layout.schema.values]
+
+
+def _merged_cell(layout: Layout, name: str, group: Collection[str]) -> str:
+    said = "(get_bit(given, {i}) = 1 or get_bit(decided, {i}) = 1)"
+    first, last, theirs, cell, is_said = (layout.each(t, [name])[0] for t in ("{h}", "{f}", "{p}", "{n}", said))
+    return f"""
+        case when not base_there then case when {is_said} then {last} else {theirs} end
+             when has_follower and {layout.some("{f} is distinct from {h}", group)} then {last}
+             when {layout.some("{h} is distinct from {b}", group)} then {first}
+             else {theirs} end as {cell}
+    """
+
+
+def _first_clashes(layout: Layout, group: Collection[str]) -> str:
+    changes = ("{h} is distinct from {b}", "{p} is distinct from {b}", "{h} is distinct from {p}")
+    return "(" + " and ".join(layout.some(change, group) for change in changes) + ")"
+
+
+def _last_clashes(layout: Layout, group: Collection[str]) -> str:
+    # Where the first one changed the columns, they are its own after the first merge, and nothing of theirs.
+    changes = ("{f} is distinct from {h}", "{p} is distinct from {h}", "{f} is distinct from {p}")
+    clash = " and ".join(layout.some(change, group) for change in changes)
+    return f"(has_follower and not {layout.some('{h} is distinct from {b}', group)} and {clash})"
+
+
+def _split(layout: Layout, groups: Iterable[Iterable[str]]) -> list[list[str]]:
+    """The value columns, those that belong together in one list, each other in one of its own."""
+    joined = [[name for name in group if name in layout.schema.values] for group in groups]
+    grouped = {name for group in joined for name in group}
+    return [group for group in joined if group] + [[n] for n in layout.schema.values if n not in grouped]
 
 
 def undone_cell() -> str:

@@ -19,6 +19,7 @@ from .backends.base import Promises
 from .conflict import check_policy
 from .errors import BackendError, KeyColumnError, SyncError, TransientError
 from .frame import Snapshots
+from .plan import Plan, PushPlan, standing
 from .progress import runs
 from .pull import Pull, PullResult
 from .push import Push, PushResult, belong
@@ -99,13 +100,12 @@ class Session:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Note whether the back end answers; an answer that refuses is one."""
+        """Note where the back end does not answer, or refuses; where nothing is raised, it may not have been asked."""
         try:
             yield
         except BackendError as error:
             self._heard(error)
             raise
-        self._heard(None)
 
     def _heard(self, error: BaseException | None) -> None:
         self.is_online = not isinstance(error, TransientError)
@@ -137,13 +137,16 @@ class Session:
         atomic: bool = False,
         retry_rejected: bool = False,
         progress: object = None,
+        plan: PushPlan | None = None,
     ) -> PushResult:
         policy = self.policy(on_conflict)
         with self.store.reading() as cursor:
-            waiting = self.queue.pending(cursor, tables)
+            only = None if plan is None else standing(plan, self.queue, cursor, is_whole=atomic)
+            waiting = self.queue.pending(cursor, tables, only)
         backend = self.asked() if waiting else self.backend
-        with self._asking() if waiting else contextlib.nullcontext():
-            result = Push(self.store, self.queue, backend, self.url).run(  # type: ignore[arg-type]
+        push = Push(self.store, self.queue, backend, self.url)  # type: ignore[arg-type]
+        with self._asking():
+            result = push.run(
                 tables,
                 until=until,
                 policy=policy,
@@ -151,10 +154,26 @@ class Session:
                 atomic=atomic,
                 retry_rejected=retry_rejected,
                 progress=progress,
+                only=only,
             )
-        if result.stopped_by is not None:
+        if push.outcomes:
             self._heard(result.stopped_by)
         return result
+
+    def plan(self, tables: Collection[str] | None, *, check: bool) -> PushPlan:
+        """What a push would send, and with `check` what the back end says of these rows."""
+        backend = self.asked() if check else None
+        making = Plan(self.store, self.queue, tables)
+        plan = making.read(self)
+        if backend is None:
+            return plan
+        if not plan:
+            return making.checked(plan, backend)
+        with self._asking():
+            belong(self.store, self.queue, backend, self.url)
+            plan = making.checked(plan, backend)
+        self._heard(None)
+        return plan
 
     def pull(
         self,
@@ -184,6 +203,7 @@ class Session:
         with self._asking():
             moved = belong(self.store, self.queue, backend, self.url)
             result = pull.run(full=full, page_rows=page_rows, progress=progress)
+        self._heard(None)
         result.pushed = pushed
         result.notes += [moved] if moved else []
         if policy != "fail":

@@ -15,9 +15,11 @@ from .errors import KeyColumnError, StaleFrameError
 from .file import Cursor
 from .layout import META, Layout
 from .learn import NO_ERROR, REMOTE, learn
+from .progress import told
 from .schema import shown
 from .store import UNDO_STEPS, Store, utc_now
 
+STEPS = 3
 EVERY_REVISION = 2**62  # nothing is newer: a staging of what is shown now
 _RARE = "verdict in ('whole', 'clash', 'back')"
 
@@ -53,15 +55,19 @@ def stage(
         If a cell was changed on both sides while an operation on its row waits for its answer.
     """
     rev, first = store.tick(cursor, len(operations))
-    touched = _judge(cursor, layout, operations, held, revision)
-    _refuse(cursor, layout)
-    cursor.run("delete from judged where verdict = 'nothing'")
-    _lay(cursor, layout, held, touched)
-    keep_conflicts(cursor, layout, rev, f"(select {layout.keys} from staged where has_remote)")
-    _put_back(cursor, layout, rev)
-    _fold(cursor, layout, rev, first)
-    _move_revisions(cursor, layout, rev)
-    _keep_images(cursor, layout, rev)
+    with told(None, "stage", "steps") as tell:  # a million rows take seconds
+        touched = _judge(cursor, layout, operations, held, revision)
+        _refuse(cursor, layout)
+        cursor.run("delete from judged where verdict = 'nothing'")
+        tell(1, STEPS, f"stage {layout.table}")
+        _lay(cursor, layout, held, touched)
+        keep_conflicts(cursor, layout, rev, f"(select {layout.keys} from staged where has_remote)")
+        tell(2, STEPS, f"stage {layout.table}")
+        _put_back(cursor, layout, rev)
+        _fold(cursor, layout, rev, first)
+        tell(3, STEPS, f"stage {layout.table}")
+        _move_revisions(cursor, layout, rev)
+        _keep_images(cursor, layout, rev)
     again = cursor.one("select count(*) from staged where has_remote or verdict = 'clash'")
     if again:
         _learn_again(store, cursor, layout, rev)

@@ -39,11 +39,12 @@ from .frame import (
     snapshot_of,
     write_keys,
 )
+from .keys import key_of, key_table
 from .layout import Layout
 from .pull import PullResult
 from .schema import Schema, as_names, quote, shown
 from .store import shown_rows, system_names, unknown_schema
-from .views import ConflictView, PendingView, key_of, key_table
+from .views import ConflictView, PendingView
 
 if TYPE_CHECKING:
     import duckdb

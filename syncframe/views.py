@@ -6,7 +6,7 @@ The queue stays a table; these classes read it page by page, and settle conflict
 from __future__ import annotations
 
 import heapq
-import re
+import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -17,21 +17,22 @@ import pyarrow as pa
 
 from . import words
 from .conflict import merge
-from .errors import KeyColumnError, SchemaError, SyncError
+from .decisions import check_decisions, decided_cells, frame_of_conflicts
+from .errors import KeyColumnError, SyncError
 from .file import Cursor
 from .frame import hand_out, normalise, object_frame
+from .keys import key_of, key_table, parts
 from .layout import Layout
 from .operation import Operation, Refusal, Row, cell_words, same, state_words
 from .queue import Queue
-from .schema import Schema, quote, shown
+from .resolve import Settled
+from .schema import quote, shown
 from .store import Store, operations_source, parsed
 
 PAGE_ROWS = 1_000
 COLUMNS_SHOWN = 8  # of one conflict among others
 CELLS_SHOWN = 4  # of one operation among others
 KINDS = ("insert", "update", "delete")
-_PLACE = re.compile(r" in row (\d+) \(counted from 0\)")
-_KEY_HINT = "a key is one value of the key's type; of a compound key a tuple, such as get((2013, 'EWR'))"
 
 
 class PendingView:
@@ -206,6 +207,7 @@ class Conflict:
     version: str | None = field(default=None, repr=False)
     first: Row | None = field(default=None, repr=False)
     together: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    key_names: tuple[str, ...] = field(default=(), repr=False)
     _view: ConflictView | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -218,7 +220,8 @@ class Conflict:
         return words.html(table if rows else words.paragraphs([title]), words.paragraphs([*more, _HOW_ONE]))
 
     def _title(self) -> str:
-        return f"{words.name(self.table)} {words.key(self.key)}: {one_sided(self) or 'changed on both sides'}"
+        what = one_sided(self) or ("changed on both sides" if self.columns else _APART)
+        return f"{words.name(self.table)} {words.key(self.key)}: {what}"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -228,7 +231,7 @@ class Conflict:
         if self.base is None or self.first is None:
             return tuple(sorted(n for n, v in self.mine.items() if n in self.theirs and not same(v, self.theirs[n])))
         step = merge(self.base, self.first, self.theirs, self.together)
-        behind = merge(self.first, self.mine, self.theirs, self.together)
+        behind = merge(self.first, self.mine, step.row, self.together)
         return tuple(sorted({*step.clashes, *behind.clashes}))
 
     @property
@@ -243,11 +246,11 @@ class Conflict:
 
     def keep_mine(self) -> None:
         """Lay the cells that mine changed over theirs; a row deleted there comes back, one deleted here goes."""
-        self._told(self._of_view()._settle(self.table, [self.key], "mine", [self.version]))
+        self._decide("mine")
 
     def take_theirs(self) -> None:
         """Let this row be as it is there."""
-        self._told(self._of_view()._settle(self.table, [self.key], "theirs", [self.version]))
+        self._decide("theirs")
 
     def resolve(self, values: Mapping[str, Any]) -> None:
         """Lay the given columns over theirs (over mine where the row is not there).
@@ -257,10 +260,10 @@ class Conflict:
         SyncError
             If a newer remote row has come since this conflict was read; nothing is done then.
         """
-        self._told(self._of_view()._choose(self.table, [(self, dict(values))]))
+        self._decide(dict(values))
 
-    def _told(self, late: Sequence[Any]) -> None:
-        if late:
+    def _decide(self, decision: object) -> None:
+        if self._of_view()._settle([(self, decision)]):
             raise SyncError(
                 f"row {self.key!r} of {self.table!r} is not in this conflict any more, "
                 "or a newer remote row has come; nothing was done",
@@ -362,52 +365,108 @@ class ConflictView:
         theirs = None if row["remote_deleted"] else _values(layout, row, "r_")
         first = None if row["first_deleted"] else _values(layout, row, "f_") if row["follower"] else mine
         kind = "insert" if base is None else "delete" if row["first_deleted"] else "update"
-        version = row["remote_version"]
-        return Conflict(layout.table, key_of(layout, row), kind, base, mine, theirs, version, first, together, self)
+        return Conflict(
+            layout.table, key_of(layout, row), kind, base, mine, theirs, row["remote_version"], first, together,
+            layout.schema.key, self,
+        )  # fmt: skip
 
     def frame(self) -> pd.DataFrame:
         """One row per differing cell, with columns table, key, column, base, mine, theirs."""
-        columns = ["table", "key", "column", "base", "mine", "theirs"]
-        rows = [row for conflict in self for row in _conflict_cells(conflict)]
-        frame = pd.DataFrame({name: pd.Series([r[i] for r in rows], dtype=object) for i, name in enumerate(columns)})
+        with self._store.reading() as cursor:
+            found = [frame_of_conflicts(cursor, layout) for layout in self._layouts(cursor, None)]
+        empty = pd.DataFrame(columns=["table", "key", "column", "base", "mine", "theirs"], dtype=object)
+        frame = pd.concat([part for part in found if len(part)] or [empty], ignore_index=True)
         return frame.astype({"table": "str", "column": "str"})
 
     def keep_mine(self, table: str | None = None, column: str | None = None, where: str | None = None) -> int:
-        """Settle all that are shown by what was edited here; return how many."""
+        """Settle all that are shown by what was edited here; return how many.
+
+        Parameters
+        ----------
+        table
+            Whose conflicts; None: of all tables shown here.
+        column
+            Settle this column alone, with those that are kept together with it; the others stay open.  A conflict
+            in which no other column clashes is settled with it.
+        where
+            A SQL condition on the rows as they are here.
+        """
         return self._settle_many("mine", table, column, where)
 
     def take_theirs(self, table: str | None = None, column: str | None = None, where: str | None = None) -> int:
-        """Settle all that are shown by what is there; return how many."""
+        """Settle all that are shown by what is there; return how many.  Its options are those of `keep_mine`."""
         return self._settle_many("theirs", table, column, where)
 
-    def resolve(self, how: Callable[[Conflict], object] | pd.DataFrame) -> int:
-        """Settle many at once by a callable; return how many.
+    def merge(self, table: str | None = None) -> int:
+        """Settle those in which no column was changed on both sides, differently; return how many.
 
-        It gets each Conflict and gives "mine", "theirs", a mapping column -> value, or None to leave it.
+        A column changed on one side is taken from that side; columns that `keep_together` names count as one.  Where
+        a side has deleted the row, or both have made it, there is nothing to merge: the conflict stays.
         """
-        if not callable(how):
-            raise SyncError(
-                "resolving by a frame is not there yet",
-                hint="give a callable Conflict -> 'mine' | 'theirs' | mapping | None",
-            )
-        return settle_by(self, how)
+        with self._store.transaction() as cursor:
+            rev, _ = self._store.tick(cursor)
+            return sum(self._queue.merge(cursor, layout, rev) for layout in self._layouts(cursor, table))
+
+    def resolve(self, how: Callable[[Conflict], object] | pd.DataFrame) -> int:
+        """Settle many at once, by a callable or a frame, in one transaction; return how many stand no more.
+
+        Parameters
+        ----------
+        how
+            A callable that gets each Conflict and gives "mine", "theirs", a mapping column -> value, or None to leave
+            it.  An error in it leaves that conflict as it was; it is told in a warning that names the row.
+
+            Or the frame of `frame()`, or any rows of it, with a column ``result``: the chosen values.  Cells that it
+            does not name are merged; a conflict stays open while a column that it does not name clashes.  Of a row
+            that one side has deleted, results that are all empty choose that side.
+
+        Warns
+        -----
+        UserWarning
+            Of rows that are left, because what is there is not what the frame or the callable has seen.
+
+        Raises
+        ------
+        SyncError, SchemaError, KeyColumnError
+            If the frame lacks a column, names a cell twice or a row that is none, or a value does not fit its column;
+            nothing is done then.
+        """
+        return settle_by(self, how) if callable(how) else self._resolve_frame(how)
+
+    def _resolve_frame(self, frame: pd.DataFrame) -> int:
+        check_decisions(frame)
+        total = Settled()
+        with self._store.transaction() as cursor:
+            rev, _ = self._store.tick(cursor)
+            for table, decisions in frame.groupby("table", sort=False):
+                layout = self._store.layout(cursor, _known(self._store, str(table)))
+                cells = decided_cells(cursor, layout, decisions)
+                total += self._queue.settle_cells(cursor, layout, cells, rev=rev)
+        _warn_late(total.late)
+        return total.settled
 
     def _settle_many(self, side: str, table: str | None, column: str | None, where: str | None) -> int:
-        if column is not None:
-            return self._settle_column(side, table, column, where)
-        tables = self._tables if table is None else [table]
         with self._store.transaction() as cursor:
             rev, _ = self._store.tick(cursor)  # one call, so that one undo opens them again
+            layouts = self._layouts(cursor, table)
+            if column is not None and not any(column in layout.schema.values for layout in layouts):
+                names = ", ".join(repr(layout.table) for layout in layouts)
+                raise SyncError(
+                    f"{column!r} is no column of {names or 'any table here'}",
+                    hint="a column that is not part of the key; ctx.conflicts.frame() lists those that differ",
+                )
             return sum(
-                self._settle_in(cursor, layout, side, self._matching(cursor, layout, where), rev)
-                for layout in self._store.layouts(cursor, tables)
+                self._settle_in(cursor, layout, side, column, self._matching(cursor, layout, where), rev)
+                for layout in layouts
+                if column is None or column in layout.schema.values
             )
 
-    def _settle_column(self, side: str, table: str | None, column: str, where: str | None) -> int:
-        raise SyncError(
-            "settling one column of many conflicts is not there yet",
-            hint="conflict.resolve({column: value}) settles one",
-        )
+    def _layouts(self, cursor: Cursor, table: str | None) -> list[Layout]:
+        return list(self._store.layouts(cursor, self._tables if table is None else [_known(self._store, table)]))
+
+    def _layout_of(self, table: str) -> Layout:
+        with self._store.reading() as cursor:
+            return self._store.layout(cursor, table)
 
     def _matching(self, cursor: Cursor, layout: Layout, where: str | None) -> pa.Table | None:
         """Keys whose row as it is here meets the condition; None: all."""
@@ -419,34 +478,49 @@ class ConflictView:
         return found.rename_columns([f"k_{name}" for name in layout.schema.key])
 
     def _settle_in(
-        self, cursor: Cursor, layout: Layout, side: str, keys: pa.Table | None, rev: int | None = None
+        self, cursor: Cursor, layout: Layout, side: str, column: str | None, keys: pa.Table | None, rev: int
     ) -> int:
-        return (self._queue.keep_mine if side == "mine" else self._queue.take_theirs)(cursor, layout, keys, rev)
+        if column is not None:
+            return self._queue.settle_column(cursor, layout, column, side, keys, rev).settled
+        settle = self._queue.keep_mine if side == "mine" else self._queue.take_theirs
+        return settle(cursor, layout, keys, rev)
 
-    def _settle(self, table: str, keys: Sequence[Any], side: str, versions: Sequence[str | None]) -> list[Any]:
-        """Settle the conflicts named; return the keys of those that a newer remote has overtaken."""
+    def _settle(self, decisions: Sequence[tuple[Conflict, object]]) -> list[Conflict]:
+        """Settle these, in one transaction; return those that stand no more, or that a newer remote has overtaken."""
+        late = []
         with self._store.transaction() as cursor:
-            layout = self._store.layout(cursor, table)
-            standing = {c.key: c.version for c in self._read(cursor, layout, keys)}
-            late = [k for k, v in zip(keys, versions, strict=True) if k not in standing or standing[k] != v]
-            fresh = [k for k in keys if k not in late]
-            if fresh:
-                self._settle_in(cursor, layout, side, key_table(layout, fresh))
-            return late
+            rev, _ = self._store.tick(cursor)
+            for table in dict.fromkeys(conflict.table for conflict, _ in decisions):
+                layout = self._store.layout(cursor, table)
+                own = [(c, decision) for c, decision in decisions if c.table == table]
+                overtaken = set(self._overtaken(cursor, layout, [c for c, _ in own]))
+                late += [c for place, (c, _) in enumerate(own) if place in overtaken]
+                self._settle_table(cursor, layout, [one for i, one in enumerate(own) if i not in overtaken], rev)
+        return late
 
-    def _choose(self, table: str, chosen: Sequence[tuple[Conflict, dict[str, Any]]]) -> list[Any]:
-        """Settle conflicts by given cells; return the keys that a newer remote has overtaken or that stand no more."""
-        with self._store.transaction() as cursor:
-            layout = self._store.layout(cursor, table)
-            rows = [_chosen_row(layout, conflict, values) for conflict, values in chosen]
-            fitted = normalise(object_frame(rows), layout.schema).rows
-            names = {n: f"k_{n}" for n in layout.schema.key} | {n: f"n_{n}" for n in layout.schema.values}
-            table_ = fitted.rename_columns([names[n] for n in fitted.column_names])
-            table_ = table_.append_column("now_deleted", pa.array([False] * len(rows), pa.bool_()))
-            table_ = table_.append_column("looked_at", pa.array([c.version for c, _ in chosen], pa.string()))
-            standing = {c.key for c in self._read(cursor, layout, [c.key for c, _ in chosen])}
-            late = self._queue.resolve(cursor, layout, table_)
-            return late + [c.key for c, _ in chosen if c.key not in standing]
+    def _settle_table(
+        self, cursor: Cursor, layout: Layout, decisions: Sequence[tuple[Conflict, object]], rev: int
+    ) -> None:
+        for side in ("mine", "theirs"):
+            if keys := [conflict.key for conflict, decision in decisions if decision == side]:
+                self._settle_in(cursor, layout, side, None, key_table(layout, keys), rev)
+        chosen = [(c, dict(decision)) for c, decision in decisions if isinstance(decision, Mapping)]
+        if chosen:
+            self._queue.resolve(cursor, layout, _chosen_rows(layout, chosen), rev=rev)
+
+    def _overtaken(self, cursor: Cursor, layout: Layout, conflicts: Sequence[Conflict]) -> list[int]:
+        """The places of those that are not in this conflict any more."""
+        seen = key_table(layout, [c.key for c in conflicts])
+        seen = seen.append_column("looked_at", pa.array([c.version for c in conflicts], pa.string()))
+        seen = seen.append_column("place", pa.array(range(len(conflicts))))
+        standing = cursor.arrow(
+            f"""
+            select s.place from seen s join {layout.firsts} h on {layout.on("h", "s")}
+            where h.has_remote and h.remote_version is not distinct from s.looked_at
+            """,
+            seen=seen,
+        )["place"].to_pylist()
+        return sorted(set(range(len(conflicts))) - set(standing))
 
     def __repr__(self) -> str:
         total, first = self._shown()
@@ -493,43 +567,58 @@ def _known(store: Store, table: str) -> str:
 
 
 def settle_by(view: ConflictView, how: Callable[[Conflict], object]) -> int:
-    """Ask a callable about each conflict and settle those it decides.
+    """Ask a callable about each conflict and settle those it decides, in one transaction; return how many.
 
     An error in it leaves that conflict as it was; it is told in a warning that names the row.
     """
-    import warnings
-
-    settled = 0
-    for conflict in list(view):
+    decisions = []
+    for conflict in view:
         try:
-            settled += _apply(conflict, _decided(how, conflict))
+            decision = _decided(how, conflict)
         except SyncError as error:
-            warnings.warn(
-                f"conflict on row {conflict.key!r} of {conflict.table!r} is left as it was: {error.message}",
-                stacklevel=3,
-            )
-    return settled
+            _warn(conflict, error.message)
+        else:
+            if decision is not None:
+                decisions.append((conflict, decision))
+    late = view._settle(decisions) if decisions else []
+    _warn_late([conflict.key for conflict in late])
+    return len(decisions) - len(late)
 
 
 def _decided(how: Callable[[Conflict], object], conflict: Conflict) -> object:
+    """What a callable says of a conflict, checked, so that one that is wrong leaves that row alone."""
     try:
-        return how(conflict)
+        decision = how(conflict)
     except Exception as error:
         raise SyncError(f"{type(error).__name__}: {error}") from error
-
-
-def _apply(conflict: Conflict, decision: object) -> int:
-    if decision is None:
-        return 0
     if isinstance(decision, Mapping):
-        conflict.resolve(decision)
-    elif decision == "mine":
-        conflict.keep_mine()
-    elif decision == "theirs":
-        conflict.take_theirs()
-    else:
+        _chosen_rows(conflict._of_view()._layout_of(conflict.table), [(conflict, dict(decision))])
+    elif decision not in (None, "mine", "theirs"):
         raise SyncError(f"{decision!r} is no decision", hint="'mine', 'theirs', a mapping column -> value, or None")
-    return 1
+    return decision
+
+
+def _warn(conflict: Conflict, message: str) -> None:
+    warnings.warn(f"conflict on row {conflict.key!r} of {conflict.table!r} is left as it was: {message}", stacklevel=4)
+
+
+def _warn_late(late: Sequence[Any]) -> None:
+    if late:
+        warnings.warn(
+            f"{words.many(len(late), 'row')} left as they were, for they are in no conflict any more or a newer remote "
+            f"row has come: {shown(late)}; look again at ctx.conflicts",
+            stacklevel=4,
+        )
+
+
+def _chosen_rows(layout: Layout, chosen: Sequence[tuple[Conflict, dict[str, Any]]]) -> pa.Table:
+    """The rows that people have chosen, as the queue takes them."""
+    rows = [_chosen_row(layout, conflict, values) for conflict, values in chosen]
+    fitted = normalise(object_frame(rows), layout.schema).rows
+    names = {n: f"k_{n}" for n in layout.schema.key} | {n: f"n_{n}" for n in layout.schema.values}
+    table = fitted.rename_columns([names[n] for n in fitted.column_names])
+    table = table.append_column("now_deleted", pa.array([False] * len(rows), pa.bool_()))
+    return table.append_column("looked_at", pa.array([c.version for c, _ in chosen], pa.string()))
 
 
 def _chosen_row(layout: Layout, conflict: Conflict, values: dict[str, Any]) -> dict[str, Any]:
@@ -539,7 +628,7 @@ def _chosen_row(layout: Layout, conflict: Conflict, values: dict[str, Any]) -> d
             f"columns {shown(unknown)} are not among those of {layout.table!r}",
             hint=f"they are {shown(layout.schema.names)}",
         )
-    keys = zip(layout.schema.key, _parts(layout, conflict.key), strict=True)
+    keys = zip(layout.schema.key, parts(layout, conflict.key), strict=True)
     row = {**(conflict.theirs or conflict.mine or {}), **values}
     return {**dict.fromkeys(layout.schema.names), **row, **dict(keys)}
 
@@ -560,6 +649,9 @@ def operation_counts(cursor: Cursor, layout: Layout) -> dict[str, int]:
 
 def _titled(operation: Operation) -> str:
     return f"{operation.kind} {words.name(operation.table)} {words.key(operation.key)}"
+
+
+_APART = "changed on both sides, in different columns: keep_mine() and merge() keep both"
 
 
 def one_sided(conflict: Conflict) -> str:
@@ -591,6 +683,8 @@ def conflict_words(conflict: Conflict) -> str:
     ]
     is_there = conflict.mine is not None and conflict.theirs is not None
     what = "; ".join(cells) if is_there else one_sided(conflict)
+    if is_there and conflict.base is not None and not conflict.columns:
+        what += f" ({_APART})"
     return f"{words.name(conflict.table)} {words.key(conflict.key)}: {what}"
 
 
@@ -650,13 +744,17 @@ class Shown(pd.DataFrame):
         return words.html(words.html_table(names, rows, code=code), words.paragraphs(notes))
 
     def _words(self) -> tuple[Table, list[str]]:
-        """The rows that are shown, and what stands below them."""
+        """The rows that are shown, and what stands below them; whatever was made of it in place."""
         shown = self.tail(words.SHOWN_ROWS) if self.is_newest_last else self.head(words.SHOWN_ROWS)
-        full = shown.reset_index() if self.index.name is not None else shown
-        names = [str(n) for n in full.columns if n != "promises"]
-        rows = [[_figure(n, v) for n, v in row.items() if n != "promises"] for row in full.to_dict("records")]
-        notes = words.left_out(len(self), words.SHOWN_ROWS)
-        said = dict.fromkeys(full["promises"]) if "promises" in full else {}
+        full = shown.reset_index() if self.index.name is not None and self.index.name not in shown else shown
+        has_promises = {"table", "promises"} <= set(full.columns) and full.columns.is_unique
+        taken = [i for i, name in enumerate(full.columns) if not (has_promises and name == "promises")]
+        names = [str(full.columns[i]) for i in taken]
+        rows = [[_figure(full.columns[i], line[i]) for i in taken] for line in full.itertuples(index=False, name=None)]
+        notes = [] if self.is_newest_last else words.left_out(len(self), words.SHOWN_ROWS)
+        if self.is_newest_last and len(self) > words.SHOWN_ROWS:
+            notes.append(f"these are the last {words.SHOWN_ROWS} of {len(self):,} lines")
+        said = dict.fromkeys(full["promises"]) if has_promises else {}
         for promise in filter(None, said):
             tables = ", ".join(words.name(t) for t in full.loc[full["promises"] == promise, "table"])
             notes.append(f"{tables}: {promise}")
@@ -716,59 +814,9 @@ def _values(layout: Layout, row: dict[str, Any], prefix: str, bits: str | None =
     return keys | {name: row[prefix + name] for name in names}
 
 
-def key_of(layout: Layout, row: Mapping[str, Any]) -> Any:
-    values = tuple(row[f"k_{name}"] for name in layout.schema.key)
-    return values[0] if len(values) == 1 else values
-
-
-def _parts(layout: Layout, key: Any) -> tuple[Any, ...]:
-    return (key,) if len(layout.schema.key) == 1 else tuple(key)
-
-
-def key_table(layout: Layout, keys: Sequence[Any]) -> pa.Table:
-    """Keys as people write them as an Arrow table k_*.
-
-    Raises
-    ------
-    KeyColumnError
-        If a key does not have the key's parts or types.
-    """
-    width = len(layout.schema.key)
-    wrong = [k for k in keys if width > 1 and not (isinstance(k, (tuple, list)) and len(k) == width)]
-    if wrong:
-        raise KeyColumnError(
-            f"key {wrong[0]!r} of {layout.table!r}: expected a tuple ({', '.join(layout.schema.key)})", hint=_KEY_HINT
-        )
-    columns = {
-        n: pd.Series([_parts(layout, key)[i] for key in keys], dtype=object) for i, n in enumerate(layout.schema.key)
-    }
-    try:
-        fitted = normalise(pd.DataFrame(columns), Schema(layout.schema.key_columns, layout.schema.key))
-    except SchemaError as error:
-        types = ", ".join(f"{c.name} {c.type}" for c in layout.schema.key_columns)
-        raise KeyColumnError(
-            f"keys {shown(keys)} do not fit the key of {layout.table!r} ({types}): {_by_key(error.message, keys)}",
-            hint=_KEY_HINT,
-        ) from error
-    if fitted.missing_keys.size:
-        raise KeyColumnError(f"a key of {layout.table!r} is empty", hint=_KEY_HINT)
-    return fitted.rows.rename_columns([f"k_{name}" for name in fitted.rows.column_names])
-
-
-def _by_key(message: str, keys: Sequence[Any]) -> str:
-    """What is wrong with keys, without the places that they have in the list of one call."""
-    return _PLACE.sub(lambda found: f" in key {words.key(keys[int(found[1])])}" if len(keys) > 1 else "", message)
-
-
 def _cells(operation: Operation) -> list[tuple[Any, ...]]:
     tail = (operation.staged_at, operation.attempted, str(operation.error) if operation.error else None)
     head = (operation.table, operation.key, operation.kind)
     if operation.kind != "update" or operation.base is None or operation.local is None:
         return [(*head, None, None, None, *tail)]
     return [(*head, name, operation.base[name], operation.local[name], *tail) for name in operation.changed]
-
-
-def _conflict_cells(conflict: Conflict) -> list[tuple[Any, ...]]:
-    base, mine, theirs = conflict.base or {}, conflict.mine or {}, conflict.theirs or {}
-    names = [n for n in {**theirs, **mine} if not same(mine.get(n), theirs.get(n))]
-    return [(conflict.table, conflict.key, n, base.get(n), mine.get(n), theirs.get(n)) for n in names]

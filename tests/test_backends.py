@@ -43,20 +43,27 @@ class TestSqliteTracked(BackendContract):
         return tracked(sqlite_backend(folder))
 
 
+FEWER = 25_000  # operations of the large batch where it is not the acceptance row: some chunks
+
+
 class TestSqliteUntracked(BackendContract):
     tracked = False
+    large = FEWER
 
     def make(self, folder: Path) -> Backend:
         return sqlite_backend(folder)
 
 
 class TestDuckdbTracked(BackendContract):
+    large = FEWER
+
     def make(self, folder: Path) -> Backend:
         return tracked(duckdb_backend(folder))
 
 
 class TestDuckdbUntracked(BackendContract):
     tracked = False
+    large = FEWER
 
     def make(self, folder: Path) -> Backend:
         return duckdb_backend(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from test_backends import TABLES, duckdb_backend, sqlite_backend, tracked
+from test_backends import FEWER, TABLES, duckdb_backend, sqlite_backend, tracked
 
 from syncframe.backends import Backend
 from syncframe.backends.base import DELETED, VERSION
@@ -36,6 +36,8 @@ class Served(DatasyncBackend):
 
 class Extended(BackendContract):
     """Our own extension keeps the whole contract."""
+
+    large = FEWER
 
     def make_behind(self, folder: Path) -> Backend:
         raise NotImplementedError

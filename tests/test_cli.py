@@ -711,3 +711,14 @@ def test_serve_read_only_takes_no_push(capsys):
 def test_serve_refuses_in_words(arguments, code, words, capsys):
     assert main(["serve", *arguments, "--port", "0"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_the_name_of_a_table_cannot_steer_a_terminal(tmp_path, capsys):
+    store = tmp_path / "mine.duckdb"
+    context = sf.connect(store=store)
+    context.table("a\x1b[31m", {"id": "VARCHAR"}).insert({"id": "1"})
+
+    codes = [main([command, str(store)]) for command in ("status", "pending", "conflicts")]
+
+    assert codes == [0, 0, 0]
+    assert "\x1b" not in capsys.readouterr().out

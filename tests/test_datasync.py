@@ -209,7 +209,7 @@ def crowded(canned: Canned, size: int, stamp: Callable[[int], dt.datetime]) -> N
 
 @DIALECTS
 @pytest.mark.parametrize("stamp", [exact, finer])
-@pytest.mark.parametrize("size", [600, pytest.param(10_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("size", [300, pytest.param(10_000, marks=pytest.mark.full)])
 def test_rows_of_one_and_the_same_millisecond_come_once_each(dialect, stamp, size):
     canned = Canned(dialect)
     canned.put("first", START - ms(1000), n=-1)
@@ -231,7 +231,7 @@ def test_rows_of_one_and_the_same_millisecond_come_once_each(dialect, stamp, siz
 @DIALECTS
 @pytest.mark.parametrize("stamp", [exact, finer])
 @pytest.mark.parametrize("where", [None, "n >= 0"])
-@pytest.mark.parametrize("size", [600, pytest.param(10_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("size", [300, pytest.param(10_000, marks=pytest.mark.full)])
 def test_what_changes_between_two_pages_of_one_millisecond_is_not_missed(dialect, stamp, where, size):
     canned, dice = Canned(dialect), random.Random(4)
     clock = iter(START + ms(1 + n) for n in range(10**6))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -169,8 +170,11 @@ def test_the_demo_opens_jupyterlab_on_the_quickstart_and_one_stop_ends_both(tmp_
             ):
                 break
         page = found[0].replace("/lab/tree/", "/files/")
-        with urllib.request.urlopen(page, timeout=20) as answer:
-            notebook = answer.read().decode()
+        for _ in range(100):  # the address is told before anyone listens there
+            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(page, timeout=20) as answer:
+                notebook = answer.read().decode()
+                break
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         code = process.wait(30)
     finally:

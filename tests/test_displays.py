@@ -360,6 +360,28 @@ def test_status_stays_a_frame_and_is_shown_in_words(database):
     assert Page(status._repr_html_()).body_rows == 2
 
 
+def renamed(frame: pd.DataFrame) -> None:
+    frame.index.name = None
+
+
+def called_alike(frame: pd.DataFrame) -> None:
+    frame.columns = ["rows"] * len(frame.columns)
+
+
+def given_the_name_of_its_index(frame: pd.DataFrame) -> None:
+    frame["table"] = frame.index
+
+
+@pytest.mark.parametrize("change", [renamed, called_alike, given_the_name_of_its_index])
+def test_status_is_shown_whatever_was_made_of_it_in_place(database, change):
+    status = synced(database.url).status()
+
+    change(status)
+
+    assert "rows" in repr(status)
+    assert "rows" in status._repr_html_()
+
+
 def test_whatever_is_made_of_status_and_history_is_a_plain_frame(database):
     context = synced(database.url)
 
@@ -385,7 +407,7 @@ def test_history_is_shown_newest_last_to_the_second_and_without_nan(database):
     assert len(lines) == 20
     assert all(STAMP.match(line) for line in lines)
     assert lines[-1][25:].split() == ["push", "-", "1", "0", "conflicts,", "0", "rejected"]
-    assert more == "... and 8 more"
+    assert more == "these are the last 20 of 28 lines"
     assert "NaN" not in repr(history) + history._repr_html_()
 
 
@@ -671,3 +693,17 @@ def test_importing_has_no_side_effects(tmp_path):
 
     assert done.stdout == "[] ['MainThread'] set()\n", done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_notebook_an_error_shows_one_s_own_lines_and_not_the_frames_between():
+    with (
+        sf.connect("http://127.0.0.1:9", store=":memory:", timeout_s=1) as ctx,
+        pytest.raises(sf.TransientError) as told,
+    ):
+        ctx["todo"].pull()
+
+    shown = "\n".join(told.value._render_traceback_())
+    assert 'ctx["todo"].pull()' in shown
+    assert "TransientError: GET http://127.0.0.1:9/syncframe: no connection" in shown
+    assert "hint: is the server running" in shown
+    assert "httpcore" not in shown and len(shown.splitlines()) < 12

@@ -41,8 +41,8 @@ def test_the_quickstart_has_twelve_cells_of_one_screen_and_ends_with_nothing_lef
     assert max(len(text.splitlines()) for text in shown) <= 30
     assert "27,004" in shown[1] or "27004" in shown[1]
     assert "0 deletes, 0 inserts, 521 updates" in shown[3]
-    assert "521 accepted, 0 conflicts, 0 rejected" in shown[7]
-    assert "0 accepted, 1 conflicts, 0 rejected" in shown[9]
-    assert "gate changed" in shown[10] and "crew late" in shown[10]
+    assert "521 accepted, 0 conflicts, 0 rejected" in shown[6]
+    assert "0 accepted, 1 conflicts, 0 rejected" in shown[8]
+    assert "gate changed" in shown[9] and "crew late" in shown[9]
     (flights,) = [line for line in shown[11].splitlines() if line.startswith("flights ")]
     assert flights.split()[1:5] == ["27,004", "0", "0", "0"]

@@ -485,7 +485,8 @@ def versions(context: sf.SyncContext, table: str | None = None) -> list[tuple[st
 
 
 @pytest.mark.parametrize(
-    ("side", "words", "n"), [("mine", "mine kept", [10, 20]), ("theirs", "theirs taken", [101, 102])]
+    ("side", "words", "n"),
+    [("mine", "mine kept, to be sent with the next push", [10, 20]), ("theirs", "theirs taken", [101, 102])],
 )
 def test_settling_rows_by_a_side_is_one_call_and_one_undo(tmp_path, side, words, n):
     context, _ = three_conflicts(tmp_path)
@@ -512,6 +513,26 @@ def test_a_conflict_with_a_newer_row_than_was_shown_is_left_and_the_words_say_so
         "1 conflict settled: theirs taken; 1 conflict left: a newer row or edit has come since they were shown"
     )
     assert context.conflicts["todo", "a"].theirs["n"] == 1000
+
+
+def test_a_conflict_that_was_edited_on_since_it_was_shown_is_left(tmp_path):
+    database = todo_database(tmp_path)
+    context = synced(database.url)
+    context["todo"].update("a", n=5)
+    database.run("update todo set n = 100 where id = 'a'")
+    context.push(progress=False)
+    pages = pages_of(context)
+    page = pages.conflicts(None, 0, 10)
+    rows = [(row["id"], row["version"]) for row in page["rows"]]
+    context["todo"].update("a", title="typed since")
+
+    left = pages.settle("theirs", rows, page["rev"])
+    kept = context["todo"].get("a")["title"]
+    settled = pages.settle("theirs", rows, pages.conflicts(None, 0, 10)["rev"])
+
+    assert (left.rows, left.late, kept) == (0, 1, "typed since")
+    assert "a newer row or edit has come" in left.words
+    assert settled.rows == 1
 
 
 def test_a_conflict_settled_elsewhere_says_so_instead_of_failing(tmp_path):
@@ -551,7 +572,7 @@ def test_undo_says_how_many_rows_were_sent_since(context):
     context["todo"].update("a", n=5)
     context.push(progress=False)
 
-    assert pages_of(context).undo().words == "taken back: update of 1 row; 1 row left: sent or settled since"
+    assert pages_of(context).undo().words == "nothing taken back; 1 row left: sent or settled since"
 
 
 @pytest.mark.parametrize("call", ["pending", "conflicts"])

@@ -163,7 +163,7 @@ def test_conflicts_are_shown_and_settled(tmp_path):
 
     assert words == "0 accepted, 2 conflicts, 0 rejected"
     assert [stale["settled"], stale["late"]] == [0, 1] and "a newer row" in stale["words"]
-    assert mine == {"settled": 1, "late": 0, "words": "1 conflict settled: mine kept"}
+    assert mine == {"settled": 1, "late": 0, "words": "1 conflict settled: mine kept, to be sent with the next push"}
     assert theirs == {"settled": 1, "late": 0, "words": "1 conflict settled: theirs taken"}
     assert heard.run("push")["words"] == "1 accepted, 0 conflicts, 0 rejected"
     assert [database.todo()[key][1] for key in "ab"] == [5, 100]
@@ -412,6 +412,58 @@ def test_progress_is_told_at_most_five_times_a_second(tmp_path):
     assert {shown["words"] for shown in heard.progress if shown} <= {"", "lists", "todo"}
 
 
+def test_the_stop_button_ends_what_a_message_does_and_is_answered(heard, context, monkeypatch):
+    context["todo"].update("a", n=5)
+    ids = [row["id"] for row in asked(heard.desk, "pending", **PAGE)["rows"]]
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("syncframe.undo.forget_images", stopped)
+        answer = heard.desk.answer({"t": "ask", "id": "1", "what": "discard", "args": {"ids": ids}})
+
+    assert (answer["ok"], answer["error"]["type"]) == (False, "KeyboardInterrupt")
+    assert waiting(context) == [("update", "a")]
+
+
+def test_what_is_done_is_answered_as_done_where_the_counts_cannot_be_read(heard, context, monkeypatch):
+    context["todo"].update("a", n=5)
+    ids = [row["id"] for row in asked(heard.desk, "pending", **PAGE)["rows"]]
+
+    def held() -> bool:
+        raise StoreError("held by another process")
+
+    monkeypatch.setattr(heard.desk, "refresh", held)
+
+    assert asked(heard.desk, "discard", ids=ids)["words"] == "1 operation discarded"
+    assert waiting(context) == []
+
+
+def test_cancelling_is_not_overtaken_by_what_was_told_before(tmp_path):
+    line = OneByOne(todo_database(tmp_path).url)
+    heard = Heard(context := synced(line))
+    for key in "abc":
+        context["todo"].update(key, n=9)
+    told: list[Any] = []
+    cancels: list[threading.Thread] = []
+
+    def tell(progress: Any) -> None:
+        if not cancels:  # the first is told slowly, and cancelled meanwhile
+            cancels.append(threading.Thread(target=heard.desk.answer, args=({"what": "cancel"},)))
+            cancels[0].start()
+            time.sleep(0.3)
+        told.append(progress and progress["is_cancelling"])
+
+    heard.desk.on_progress = tell
+    line.may_go_on.set()
+    heard.run("push")
+    cancels[0].join(PATIENCE_S)
+
+    assert told[:2] == [False, True]
+    assert told[-1] is None
+
+
 # -- online
 
 
@@ -438,6 +490,29 @@ def test_a_push_of_nothing_asks_nothing_and_so_knows_nothing(line):
     context.push(progress=False)
 
     assert [context._session.is_online, context._session.asked_at] == [None, None]
+
+
+def test_a_push_that_sends_nothing_does_not_say_that_the_back_end_answers(tmp_path):
+    class Known(Line):
+        """A service, which is known by its address."""
+
+        def identity(self) -> str:
+            return "https://app.example.net"
+
+    database = todo_database(tmp_path)
+    line = Known(database.url)
+    context = synced(line)
+    context["todo"].update("a", n=5)
+    database.run("update todo set n = 100 where id = 'a'")
+    context.push(progress=False)
+
+    with offline(line):
+        with pytest.raises(sf.TransientError):
+            context["todo"].pull(query_id="all", push_first=False, progress=False)
+        result = context.push(progress=False)  # all that is left is in conflict
+
+    assert result.counts["conflicts"] == 1
+    assert context._session.is_online is False
 
 
 # -- the widget itself
@@ -575,6 +650,23 @@ def test_the_watcher_ends_with_its_widget(context):
     widget.close()
     watcher.join(PATIENCE_S)
     assert not watcher.is_alive()
+
+
+def test_a_closed_context_leaves_no_widget_and_no_thread_behind(tmp_path, store):
+    from ipywidgets.widgets.widget import _instances
+
+    context = synced(todo_database(tmp_path).url, store)
+    widget, _ = opened(context)
+    id_, watcher = widget.model_id, widget._watcher
+
+    context.close()
+    watcher.join(PATIENCE_S)
+
+    assert not watcher.is_alive()
+    assert id_ not in _instances
+    again = context.widget
+    assert again is not widget and again.summary["tables"][1]["rows"] == 3
+    context.close()
 
 
 def test_a_watcher_goes_on_when_the_store_cannot_be_read_for_a_while(tmp_path, store):

@@ -423,8 +423,6 @@ REFUSED = {
         lambda w: w.todo.pull(on_conflict=1), sf.SyncError, "on_conflict=1 is not known", "or a callable"),
     "an unknown policy of a table": (
         lambda w: w.ctx.table("todo", on_conflict="ours"), sf.SyncError, "on_conflict='ours' is not known", "or a callable"),
-    "the policy that is not there yet": (
-        lambda w: w.ctx.push(on_conflict="merge"), sf.SyncError, 'on_conflict="merge" is not there yet', '"fail"'),
     "a push of a table that is not here": (
         lambda w: w.ctx.push("flights"), sf.SyncError, "tables 'flights' are not in this store", "numbers, todo, typed, weather"),
     "a conflict that does not stand": (

@@ -76,7 +76,7 @@ class Desk:
         head = {"t": "answer", "id": message.get("id")}
         try:
             return {**head, "ok": True, "data": self._answered(message.get("what"), message.get("args"))}
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:  # the stop button too: a view waits for its answer
             return {**head, "ok": False, "error": error_words(error)}
 
     def _answered(self, what: object, args: object) -> Message:
@@ -103,13 +103,13 @@ class Desk:
 
     def _discard(self, args: Args) -> Message:
         rev = _number(args, "rev", 0, OFFSET_MAX) if "shown" in args or args.get("rev") is not None else None
-        if "shown" in args:
-            shown = _mapping(args, "shown")
-            done = self._pages.discard_shown(_table(shown), _kind(shown), rev or 0)
+        shown = _mapping(args, "shown") if "shown" in args else None
+        if shown is not None:
+            table, kind = _table(shown), _kind(shown)
+            done = self._taken_back(lambda: self._pages.discard_shown(table, kind, rev or 0))
         else:
-            done = self._pages.discard(_texts(args, "ids"), rev)
-        for table in done.tables:
-            self._session.taken_back(table)  # frames handed out before still show what was given up
+            ids = _texts(args, "ids")
+            done = self._taken_back(lambda: self._pages.discard(ids, rev))
         return self._after(done, rows=done.rows)
 
     def _retry(self, args: Args) -> Message:
@@ -121,18 +121,27 @@ class Desk:
         if "shown" in args:
             done = self._pages.settle_shown(side, _table(_mapping(args, "shown")), _number(args, "rev", 0, OFFSET_MAX))
         else:
-            done = self._pages.settle(side, _versions(args, "rows"))
+            rev = _number(args, "rev", 0, OFFSET_MAX) if args.get("rev") is not None else None
+            done = self._pages.settle(side, _versions(args, "rows"), rev)
         return self._after(done, settled=done.rows, late=done.late)
 
     def _undo(self, args: Args) -> Message:
-        done = self._pages.undo()
-        for table in done.tables:
-            self._session.taken_back(table)
-        return self._after(done)
+        return self._after(self._taken_back(self._pages.undo))
+
+    def _taken_back(self, act: Callable[[], Done]) -> Done:
+        """Give up edits, and note in the same go that frames handed out before still show them."""
+        with self._session.store.transaction():
+            done = act()
+            for table in done.tables:
+                self._session.taken_back(table)
+        return done
 
     def _after(self, done: Done, **counts: int) -> Message:
-        """Who has acted sees at once what came of it."""
-        self.refresh()
+        """Who has acted sees at once what came of it; where it cannot be read now, it is done all the same."""
+        try:
+            self.refresh()
+        except SyncError as error:  # the watcher looks again
+            log.debug("the counts could not be read: %s", error)
         return {**counts, "words": done.words}
 
     # -- the summary
@@ -280,6 +289,7 @@ class _Work:
     def __init__(self, number: int, what: str, show: Callable[[Message | None], None]) -> None:
         self.number, self.what, self.done = number, what, 0
         self._show = show
+        self._showing = threading.Lock()  # so that "cancelling" is never overtaken by what was so before it
         self._is_cancelled = threading.Event()
         self._told_at = 0.0
         self._last: tuple[int, int | None, str] = (0, None, what)
@@ -291,11 +301,15 @@ class _Work:
             raise _Cancelled
         if time.monotonic() - self._told_at >= TELL_S:
             self._told_at = time.monotonic()
-            self._show(self._progress())
+            self._show_now()
 
     def cancel(self) -> None:
         self._is_cancelled.set()
-        self._show(self._progress())
+        self._show_now()
+
+    def _show_now(self) -> None:
+        with self._showing:
+            self._show(self._progress())
 
     def _progress(self) -> Message:
         done, total, what = self._last

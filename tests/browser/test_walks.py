@@ -204,7 +204,7 @@ def test_the_quickstart_by_hand(notebook, lab, pictures):
 
     for at in range(11):
         page.run(at)
-    widget = shown(page.outputs(6))
+    widget = shown(page.outputs(10))
     widget.get_by_role("tab", name="Conflicts").click()
     until_text(widget, "gate changed")
     page.page.screenshot(path=pictures / "quickstart-conflict.png")

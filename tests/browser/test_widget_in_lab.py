@@ -48,6 +48,25 @@ def edit(path, *more: str) -> str:
     )
 
 
+def in_conflict(path) -> str:
+    """A first cell: each row was edited by two, and the other was the first to push."""
+    return "\n".join(
+        [
+            "import syncframe as sf",
+            "def edited(note):",
+            f"    ctx = sf.connect({f'sqlite:///{path}'!r}, store=f'{{note}}.duckdb')",
+            "    ctx['items'].pull(query_id='all')",
+            "    df = ctx['items'].frame()",
+            "    df['note'] = note",
+            "    ctx['items'].stage(df)",
+            "    return ctx",
+            "ctx, other = edited('mine'), edited('theirs')",
+            "other.push()",
+            "ctx.push()",
+        ]
+    )
+
+
 def shown(output):
     """The widget in a cell's output, after it has said hello."""
     widget = output.locator(".syncframe").first
@@ -239,7 +258,7 @@ def test_push_and_pull_from_the_widget_with_the_result_in_words(notebook, shop, 
 
 def test_a_push_is_cancelled_and_what_it_finished_stays(notebook, tmp_path, pictures):
     script = "create table items (id text primary key, n bigint);" + "".join(
-        f"insert into items values ('k{i:04d}', {i});" for i in range(2_000)
+        f"insert into items values ('k{i:04d}', {i});" for i in range(600)
     )
     path = database(tmp_path / "many.db", script)
     page = notebook(
@@ -261,12 +280,12 @@ def test_a_push_is_cancelled_and_what_it_finished_stays(notebook, tmp_path, pict
 
     left = int(page.text(2))
     sent = rows(path, "select count(*) from items where n <> cast(substr(id, 2) as integer)")[0][0]
-    assert f"cancelled after {2_000 - left} operations; {left:,} operations still queued" in words
-    assert 0 < left < 2_000
-    assert sent == 2_000 - left
+    assert f"cancelled after {600 - left} operations; {left:,} operations still queued" in words
+    assert 0 < left < 600
+    assert sent == 600 - left
     part(widget, "push").click()
     until_text(widget.get_by_role("tab", name="Pending"), "^\\D*0?\\D*$", timeout_s=60)
-    assert rows(path, "select count(*) from items where n <> cast(substr(id, 2) as integer)") == [(2_000,)]
+    assert rows(path, "select count(*) from items where n <> cast(substr(id, 2) as integer)") == [(600,)]
 
 
 def test_offline_says_so_everything_stays_queued_and_it_works_when_the_server_is_back(notebook, shop, pictures):
@@ -406,3 +425,170 @@ def test_an_error_in_the_kernel_shows_in_the_widget_and_the_button_comes_back(no
     assert "RuntimeError" in alert and "<img" in alert
     assert page.page.evaluate("() => window.hostile ?? null") is None
     assert part(widget, "pull").is_enabled()
+
+
+# What is shown is what an act goes to
+
+
+@pytest.fixture
+def many(tmp_path):
+    values = ", ".join(f"('k{i:02d}', null)" for i in range(30))
+    return database(
+        tmp_path / "many.db", f"create table items (id text primary key, note text); insert into items values {values}"
+    )
+
+
+def conflicts_of(page, cell=1):
+    widget = shown(page.run(cell))
+    widget.get_by_role("tab", name="Conflicts").click()
+    until_text(widget.locator(".sf-detail:visible"), "k00")
+    return widget
+
+
+def settled(page, cell):
+    page.run(cell)
+    page.ended(cell)
+    return page.text(cell).strip()
+
+
+def test_a_conflict_that_is_settled_elsewhere_gives_its_place_to_none_that_was_not_looked_at(notebook, many):
+    page = notebook(in_conflict(many), "ctx", "ctx.conflicts['items', 'k00'].keep_mine()", "print(len(ctx.conflicts))")
+    page.run(0)
+    widget = conflicts_of(page)
+    detail = widget.locator(".sf-detail:visible")
+
+    page.run(2)
+    left = until_text(detail, "has left this list")
+    widget.get_by_role("grid", name="Conflicts").focus()
+    page.page.keyboard.press("m")
+    page.page.keyboard.press("ArrowDown")
+    next_one = until_text(detail, "Both sides")
+    page.page.keyboard.press("m")
+    until_text(widget.get_by_role("tab", name="Conflicts"), "28")
+    advanced = until_text(detail, "k02")
+
+    assert "k00" in left and "k01" in next_one and "k02" in advanced
+    assert settled(page, 3) == "28"
+    assert page.errors == []
+
+
+def test_a_key_held_down_and_a_double_click_settle_one_conflict(notebook, many):
+    page = notebook(in_conflict(many), "ctx", "print(len(ctx.conflicts))")
+    page.run(0)
+    widget = conflicts_of(page)
+    tab = widget.get_by_role("tab", name="Conflicts")
+
+    widget.get_by_role("grid", name="Conflicts").focus()
+    page.page.keyboard.down("m")
+    until_text(widget.locator(".sf-detail:visible"), "k01")
+    for _ in range(3):
+        page.page.keyboard.down("m")
+    page.page.keyboard.up("m")
+    until_text(tab, "29")
+    after_key = settled(page, 2)
+    mine = part(widget, "mine")
+    mine.dispatch_event("click", {"detail": 1})
+    until_text(widget.locator(".sf-detail:visible"), "k02")
+    part(widget, "mine").dispatch_event("click", {"detail": 2})
+    until_text(tab, "28")
+
+    assert after_key == "29"
+    assert settled(page, 2) == "28"
+
+
+def test_a_second_question_answers_the_first_with_no_and_both_buttons_live(notebook, many):
+    page = notebook(in_conflict(many), "ctx")
+    page.run(0)
+    widget = conflicts_of(page)
+
+    part(widget, "all-mine").click()
+    part(widget, "no").wait_for()
+    part(widget, "all-theirs").click()
+    until_text(widget.get_by_role("alertdialog"), "Take theirs")
+    part(widget, "no").click()
+    part(widget, "all-mine").click()
+    question = until_text(widget.get_by_role("alertdialog"), "Keep mine")
+    part(widget, "yes").click()
+    until_text(widget.get_by_role("tab", name="Conflicts"), "^\\D*0$")
+
+    assert "30 conflicts" in question
+
+
+# By keyboard alone, and as long as the kernel lives
+
+
+def test_from_the_cell_to_a_settled_conflict_by_keyboard_alone(notebook, many):
+    page = notebook(in_conflict(many), "ctx")
+    page.run(0)
+    focus_cell = "() => { window.panel.content.activeCellIndex = 1; window.panel.content.activeCell.editor.focus(); }"
+    place = "() => document.activeElement.dataset.syncframe ?? document.activeElement.getAttribute('role')"
+    keys = page.page.keyboard
+
+    def tab_to(name):
+        for _ in range(20):
+            keys.press("Tab")
+            if page.page.evaluate(place) == name:
+                return
+        raise AssertionError(f"{name} is not reached by Tab")
+
+    page.page.evaluate("() => { window.panel.content.mode = 'edit'; }")
+    page.page.evaluate(focus_cell)
+    keys.press("Control+Enter")
+    widget = shown(page.outputs(1))
+    until_text(widget.locator(".sf-row").first, "k00")
+    tab_to("tab")
+    keys.press("ArrowRight")
+    until_text(widget.locator(".sf-detail:visible"), "k00")
+    tab_to("grid")
+    for key in ("b", "a", "d", "d", "x", "ArrowDown"):  # JupyterLab's own, but for the last
+        keys.press(key)
+    until_text(widget.locator(".sf-detail:visible"), "k01")
+    tab_to("theirs")
+    keys.press("Enter")
+    until_text(widget.get_by_role("tab", name="Conflicts"), "29")
+    until_text(widget.locator(".sf-detail:visible"), "k02")
+    focused = page.page.evaluate(place)
+    tab_to("tab")  # out of the detail again: nothing holds the focus
+
+    assert focused == "theirs"
+    assert page.page.evaluate("() => window.panel.content.widgets.length") == 2
+
+
+def test_a_view_below_another_cell_hides_nothing_of_it_and_views_that_are_gone_leave_nothing_behind(notebook, shop):
+    page = notebook(edit(shop), "ctx", "ctx.widget")
+    page.run(0)
+    above, below = shown(page.run(1)), shown(page.run(2))
+    until_text(below.locator(".sf-row").first, "apple")
+    is_above_visible = above.is_visible()
+    # ipywidgets keeps the place of each view as long as the model lives, so what is in it must go.
+    below.evaluate("(view) => { window.place = view.parentElement; }")
+    shown(page.run(2))
+    wait(page.page, "() => !window.place.isConnected && window.place.childElementCount === 0")
+
+    assert is_above_visible
+    assert not page.outputs(1).locator("[data-syncframe-static]").is_visible()
+
+
+def test_a_notebook_that_is_reopened_and_another_tab_of_it_show_the_live_view(notebook, lab, shop):
+    from lab import _OPEN, Notebook
+
+    page = notebook(edit(shop), "ctx", "items.update('fig', stock=41)")
+    page.run(0)
+    shown(page.run(1))
+    page.save()
+
+    page.page.reload()
+    page.page.wait_for_function("() => window.jupyterapp")
+    page.page.evaluate(_OPEN, page.path)
+    page.idle()
+    widget = shown(page.outputs(1))
+    until_text(widget.locator(".sf-row").first, "apple")
+    static = page.outputs(1).locator("[data-syncframe-static]").is_visible()
+    other = shown(Notebook(lab, page.page.context.new_page(), page.path).outputs(1))
+    until_text(other.locator(".sf-row").first, "apple")
+    page.run(2)
+    until_text(other.locator(".sf-row", has_text="fig"), "41")
+    part(other, "discard-all").click()
+    until_text(widget.get_by_role("tab", name="Pending"), "^\\D*0$")
+
+    assert not static

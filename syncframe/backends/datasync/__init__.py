@@ -190,7 +190,11 @@ class DatasyncBackend:
             return None
         answer = self._transport.request(Ask("GET", table_path(table), query_of({"$top": 1}), V2.headers))
         if answer.status in (404, 410):
-            raise BackendError(f"table {table!r} is not at {self.url}", hint="check the spelling", status=404)
+            raise BackendError(
+                f"table {table!r} is not at {self.url}",
+                hint="check the spelling; the URL of a service ends before /tables",
+                status=404,
+            )
         if not answer.ok:
             raise answer.error()
         body = answer.json()

@@ -14,7 +14,9 @@ const NARROW_PX = 640;
 const GONE = "The kernel is gone: run this cell again";
 const BUSY = "The kernel is busy";
 const SILENT = "No answer yet: the kernel is busy, or was restarted (then run this cell again)";
+const LOST = " has left this list: it was sent, settled or discarded elsewhere. Choose another row.";
 const READS = new Set(["hello", "pending", "conflicts", "cell"]); // harmless to ask twice
+const STATIC = "[data-syncframe-static]";
 const KINDS = { insert: "+", update: "~", delete: "\u2212" };
 
 // ---- elements and words
@@ -44,10 +46,14 @@ function grow() {
 /** A button that is pressed once: while its act goes on, more presses do nothing. */
 function button(name, words, act, properties = {}) {
   const node = element("button", { type: "button", class: "sf-button", "data-syncframe": name, ...properties }, words);
-  node.addEventListener("click", async () => {
+  node.addEventListener("click", async (event) => {
     if (node.ariaBusy === "true") return;
     node.ariaBusy = "true";
-    await Promise.resolve(act()).finally(() => (node.ariaBusy = null));
+    try {
+      await act(event);
+    } finally {
+      node.ariaBusy = null;
+    }
   });
   return node;
 }
@@ -96,15 +102,16 @@ function focusedIn(place) {
   return focused && place.contains(focused) ? focused : null;
 }
 
-/** Asks in the widget itself; Escape is no. */
+/** Asks in the widget itself, one question at a time; Escape is no, and so is another question. */
 function askFirst(place, question, yes) {
   return new Promise((resolve) => {
     const back = place.getRootNode().activeElement;
-    const answer = (value) => {
+    place.answer?.(false);
+    const answer = (place.answer = (value) => {
+      if (focusedIn(place)) back?.focus();
       fill(place);
-      back?.focus();
       resolve(value);
-    };
+    });
     const no = button("no", "No, leave them", () => answer(false));
     const keydown = (event) => event.key === "Escape" && answer(false);
     const buttons = [button("yes", yes, () => answer(true), { class: "sf-button sf-danger" }), no];
@@ -281,6 +288,7 @@ function hear(model, event, listener, signal) {
 class RowList {
   rev = 0;
   total = null; // not known yet
+  leaving = null; // the row that an act in this view takes from the list
   #pages = new Map();
   #drawn = new Map();
   #round = 0;
@@ -304,7 +312,13 @@ class RowList {
   }
 
   get activeRow() {
-    return this.#row(this.#active) ?? null;
+    const row = this.#row(this.#active);
+    return row && row.id === this.#activeId ? row : null;
+  }
+
+  /** The chosen row went, and not by an act in this view: another has its place. */
+  get isLost() {
+    return this.#activeId !== null && Boolean(this.#row(this.#active)) && !this.activeRow;
   }
 
   focus() {
@@ -389,23 +403,25 @@ class RowList {
     this.#keepActive();
     this.#paint();
     this.panel.loaded(this.total);
-    this.panel.choose(this.activeRow);
+    if (this.#active < 0 || this.#row(this.#active)) this.panel.choose(this.activeRow, this.isLost);
     return true;
   }
 
-  // The active row stays the same row when others above it go, and becomes the next one when it goes itself.
+  // The chosen row stays the same row when others above it go.  When it goes by an act in this view, the next one is
+  // chosen; when it goes otherwise none is, so that no key and no button meets a row that nobody has looked at.
   #keepActive() {
+    if (!this.total) this.#activeId = null;
     if (this.#active < 0) this.#active = Math.min(this.panel.firstActive, this.total - 1);
-    if (!this.activeRow) return;
-    if (this.#activeId !== null && this.activeRow.id !== this.#activeId) {
-      this.#active = this.#find(this.#activeId) ?? this.#active;
-    }
-    this.#activeId = this.activeRow.id;
+    const row = this.#row(this.#active);
+    if (!row || row.id === this.#activeId) return;
+    const found = this.#activeId === null ? null : this.#find(this.#activeId);
+    if (found !== null) this.#active = found;
+    else if (this.#activeId === null || this.#activeId === this.leaving) this.#activeId = row.id;
   }
 
   #find(id) {
-    for (const [page, { rows, round }] of this.#pages) {
-      const index = round === this.#round ? rows.findIndex((row) => row.id === id) : -1;
+    for (const [page, { rows }] of this.#pages) {
+      const index = rows.findIndex((row) => row.id === id);
       if (index >= 0) return page * ROWS_PER_PAGE + index;
     }
     return null;
@@ -442,7 +458,7 @@ class RowList {
     const [first, last] = this.#sight(ROWS_AROUND);
     for (const [index, { node }] of this.#drawn) if (index < first || index >= last) this.#drop(index, node);
     for (let index = first; index < last; index += 1) this.#paintRow(index);
-    const active = this.#drawn.get(this.#active);
+    const active = this.isLost ? null : this.#drawn.get(this.#active);
     if (active) this.box.setAttribute("aria-activedescendant", active.node.id);
     else this.box.removeAttribute("aria-activedescendant");
     if (hadFocus && !focusedIn(this.space)) this.box.focus({ preventScroll: true });
@@ -455,7 +471,7 @@ class RowList {
 
   #paintRow(index) {
     const drawn = this.#drawn.get(index) ?? this.#newRow(index);
-    drawn.node.setAttribute("aria-selected", index === this.#active);
+    drawn.node.setAttribute("aria-selected", index === this.#active && !this.isLost);
     const row = this.#row(index);
     // Drawn again only if it differs: a button must not be changed for another between mouse down and up.
     const text = JSON.stringify(row ?? null);
@@ -481,7 +497,7 @@ class RowList {
   go(index) {
     if (!this.total) return;
     this.#active = Math.max(0, Math.min(this.total - 1, index));
-    this.#activeId = this.activeRow?.id ?? null;
+    this.#activeId = this.#row(this.#active)?.id ?? null;
     const top = this.#active * this.rowHeight;
     const lowest = top + this.rowHeight - this.box.clientHeight;
     if (top < this.box.scrollTop) this.box.scrollTop = top;
@@ -502,8 +518,9 @@ class RowList {
     const page = Math.max(1, Math.floor(this.box.clientHeight / this.rowHeight));
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     const step = steps[event.key];
-    if (step) this.go(this.#active < 0 && Number.isFinite(step) ? 0 : this.#active + step);
-    if (step || this.panel.press(event.key)) event.preventDefault();
+    if (step) this.go(this.#active + step - (this.isLost && step > 0 ? 1 : 0));
+    // A key held down moves, and acts once: what comes next has not been looked at.
+    if (step || event.repeat || this.panel.press(event.key)) event.preventDefault();
   }
 
   #onClick(event) {
@@ -532,12 +549,13 @@ function columnHead(column, type, ...notes) {
 
 class Panel {
   firstActive = -1;
-  #drawn = null;
+  row = null; // the one shown in full: what acts go to
+  #drawn = "";
 
   constructor(desk, id, label, rowHeight, signal) {
     this.desk = desk;
     this.list = new RowList(this, id, label, rowHeight, signal);
-    this.tables = chooser("Table", [["", "All tables"]], () => this.list.reset());
+    this.tables = chooser("Table", [["", "All tables"]], () => this.filter());
     this.counted = span("quiet");
     [this.question, this.reader] = [element("div"), element("div")];
     const keydown = (event) => this.pressInDetail(event);
@@ -547,6 +565,12 @@ class Panel {
 
   get shown() {
     return { table: this.tables.value || null };
+  }
+
+  // A question about all shown is of what was shown.
+  filter() {
+    this.question.answer?.(false);
+    this.list.reset();
   }
 
   fillTables(tables) {
@@ -559,26 +583,37 @@ class Panel {
 
   loaded(total) {
     this.counted.textContent = `${count(total)} shown`;
+    for (const act of this.bulk) act.ariaDisabled = String(!total);
   }
 
   /** Shows a row in full; who had the focus there finds it on the button of the same name. */
-  choose(row) {
-    const text = JSON.stringify(row);
+  choose(row, isLost = false) {
+    const text = JSON.stringify([row, isLost]);
     if (text === this.#drawn) return;
     this.#drawn = text;
     const focused = focusedIn(this.detail);
-    this.detail.hidden = row === null;
+    const lost = isLost && this.row && element("p", { role: "status" }, rowName(this.row), LOST);
+    this.row = row;
+    this.detail.hidden = !row && !lost;
     fill(this.reader);
-    fill(this.detail, row && [...this.drawDetail(row), this.reader]);
+    fill(this.detail, row ? [...this.drawDetail(row), this.reader] : lost);
     if (!focused) return;
     const isSame = (one) => one.dataset.syncframe === focused.dataset.syncframe;
     ([...this.detail.querySelectorAll("button")].find(isSame) ?? this.list).focus();
   }
 
+  /** Does something to the row shown, and to no other; the second click of a double one would meet the next row. */
+  async toRow(event, row, what, args) {
+    if (!row || event?.detail > 1) return;
+    this.list.leaving = row.id;
+    const data = await this.desk.act(what, args);
+    if (!data?.rows && !data?.settled) this.list.leaving = null;
+  }
+
   /** Shows the whole of a long value below the row it is of. */
   async read(where) {
     const data = await this.desk.ask("cell", where);
-    if (!data || this.list.activeRow?.id !== where.id) return;
+    if (!data || this.row?.id !== where.id) return;
     const text = data.value ?? "NULL";
     const cut = data.chars > [...text].length ? ", cut here" : "";
     const words = `${spell(where.column)}, ${where.side}: ${many(data.chars ?? text.length, "character")}${cut}`;
@@ -592,7 +627,7 @@ class Panel {
   }
 
   press(key) {
-    if (key !== "Enter" || this.detail.hidden) return false;
+    if (key !== "Enter" || !this.row) return false;
     this.detail.querySelector("button").focus();
     return true;
   }
@@ -617,9 +652,9 @@ class Pending extends Panel {
     super(desk, id, "Pending operations", 30, signal);
     const kinds = [["", "All kinds"], ["insert", "Inserts"], ["update", "Updates"], ["delete", "Deletes"]];
     const states = [["rejected", "Rejected"], ["attempted", "Sent, no answer"]];
-    this.kinds = chooser("Kind", [...kinds, ...states], () => this.list.reset());
-    const all = button("discard-all", "Discard all shown", () => this.#discardShown());
-    const tools = element("div", { class: "sf-tools" }, this.tables, this.kinds, this.counted, grow(), all);
+    this.kinds = chooser("Kind", [...kinds, ...states], () => this.filter());
+    this.bulk = [button("discard-all", "Discard all shown", () => this.#discardShown())];
+    const tools = element("div", { class: "sf-tools" }, this.tables, this.kinds, this.counted, grow(), this.bulk);
     this.nodes = [tools, this.question, this.list.node, this.detail];
   }
 
@@ -653,13 +688,13 @@ class Pending extends Panel {
   #acts(row, properties = {}) {
     const act = (what, words) => {
       const label = `${words} ${spell(row.table)} ${spell(row.key)}`;
-      return smallButton(what, words, () => this.#act(what, row), { "aria-label": label, ...properties });
+      return smallButton(what, words, (event) => this.#act(what, row, event), { "aria-label": label, ...properties });
     };
     return [row.state === "rejected" && act("retry", "Retry"), act("discard", "Discard")];
   }
 
-  #act(what, row) {
-    return this.desk.act(what, { ids: [row.id] });
+  #act(what, row, event) {
+    return this.toRow(event, row, what, { ids: [row.id], ...(what === "discard" && { rev: this.list.rev }) });
   }
 
   #discardShown() {
@@ -669,9 +704,8 @@ class Pending extends Panel {
   }
 
   press(key) {
-    const row = this.list.activeRow;
-    if (row && key === "Delete") this.#act("discard", row);
-    else if (row && key === "Escape") this.list.leaveRow();
+    if (this.row && key === "Delete") this.#act("discard", this.row);
+    else if (!this.detail.hidden && key === "Escape") this.list.leaveRow();
     else return super.press(key);
     return true;
   }
@@ -756,11 +790,11 @@ class Conflicts extends Panel {
 
   constructor(desk, id, signal) {
     super(desk, id, "Conflicts", 46, signal);
-    const bulk = Object.keys(SIDES).map((side) => {
+    this.bulk = Object.keys(SIDES).map((side) => {
       return button(`all-${side}`, `${SIDES[side]}: all shown`, () => this.#settleShown(side));
     });
     const keys = span("quiet sf-keys", "\u2191\u2193 move \u00b7 M mine \u00b7 T theirs \u00b7 U undo");
-    const tools = element("div", { class: "sf-tools" }, this.tables, this.counted, keys, grow(), bulk);
+    const tools = element("div", { class: "sf-tools" }, this.tables, this.counted, keys, grow(), this.bulk);
     this.nodes = [tools, this.question, element("div", { class: "sf-split" }, this.list.node, this.detail)];
   }
 
@@ -774,7 +808,7 @@ class Conflicts extends Panel {
 
   drawRow(row) {
     const clashes = row.cells.filter((change) => change[5]).map((change) => spell(change[0]));
-    const what = CONFLICTS[row.kind]?.brief || clashes.join(", ");
+    const what = CONFLICTS[row.kind]?.brief || clashes.join(", ") || "in different columns";
     const mark = element("span", { class: "sf-bad", "aria-hidden": "true" }, "!");
     const names = [rowCell("key", name(row.key)), rowCell("table", name(row.table))];
     return [rowCell("mark", mark), names, rowCell("what", what)];
@@ -782,14 +816,16 @@ class Conflicts extends Panel {
 
   drawDetail(row) {
     const kind = CONFLICTS[row.kind] ?? CONFLICTS["edit/edit"];
-    const settle = (side) => button(side, `${SIDES[side]}${kind[side]}`, () => this.#settle(side));
+    const settle = (side) => button(side, `${SIDES[side]}${kind[side]}`, (event) => this.#settle(side, event));
     const head = element("div", { class: "sf-tools" }, rowName(row), grow(), settle("mine"), settle("theirs"));
     const heads = ["Column", "Base (last pull)", "Mine", "Theirs (back end)"];
     const lines = row.cells.map((change) => this.#cellLine(row, change));
     const cells = table(`Conflict on ${spell(row.key)} in ${spell(row.table)}`, heads, lines);
     const region = { class: "sf-scroll", role: "region", tabindex: 0, "aria-label": "Base, mine and theirs" };
     const more = row.more > 0 && element("p", { class: "sf-quiet" }, many(row.more, "more differing column"));
-    return [head, element("p", { class: "sf-words" }, kind.words), element("div", region, cells), more];
+    const isApart = row.kind === "edit/edit" && !row.more && !row.cells.some((change) => change[5]);
+    const words = isApart ? `${kind.words} In different columns: "Keep mine" keeps both changes.` : kind.words;
+    return [head, element("p", { class: "sf-words" }, words), element("div", region, cells), more];
   }
 
   #cellLine(row, [column, type, base, mine, theirs, isClash]) {
@@ -809,9 +845,9 @@ class Conflicts extends Panel {
     );
   }
 
-  async #settle(side) {
-    const row = this.list.activeRow;
-    if (row) await this.desk.act("settle", { side, rows: [[row.id, row.version]] });
+  #settle(side, event) {
+    const { row } = this;
+    return this.toRow(event, row, "settle", { side, rows: [[row?.id, row?.version]], rev: this.list.rev });
   }
 
   #settleShown(side) {
@@ -828,7 +864,7 @@ class Conflicts extends Panel {
   }
 
   pressInDetail(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (/^[mtu]$/i.test(event.key)) this.press(event.key);
     else super.pressInDetail(event);
   }
@@ -993,7 +1029,10 @@ function isDark(root) {
 function hideStatic(place) {
   for (let node = place; node && node !== document.body; node = node.parentElement) {
     const before = node.previousElementSibling;
-    if (!before?.querySelector("[data-syncframe-static]") && !before?.matches("[data-syncframe-static]")) continue;
+    const summary = before?.matches(STATIC) ? before : before?.querySelector(STATIC);
+    if (!summary) continue;
+    // Of a cell above this one that has more in it than a summary, nothing is hidden.
+    if (before.textContent.trim() !== summary.textContent.trim()) return null;
     const { display } = before.style;
     before.style.display = "none";
     return () => (before.style.display = display);
@@ -1045,7 +1084,8 @@ class View {
     const shape = new ResizeObserver(() => this.#shape(place));
     shape.observe(this.root);
     followTheme(this.root, this.signal);
-    this.signal.addEventListener("abort", () => (shape.disconnect(), this.showStatic?.()));
+    // Out of its place, for ipywidgets keeps the place of each view as long as the model lives.
+    this.signal.addEventListener("abort", () => (shape.disconnect(), this.root.remove(), this.showStatic?.()));
     hear(this.model, "change:summary", () => this.#draw(), this.signal);
     hear(this.model, "change:progress", () => this.#draw(), this.signal);
     hear(this.model, "change:rev", () => this.#refresh(), this.signal);
@@ -1100,7 +1140,7 @@ class View {
     this.#lastEnded = Math.max(this.#lastEnded, message.n);
     this.say(endedWords(message));
     if (message.error) this.#fail(message.error);
-    else fill(this.alert);
+    else this.#dismiss();
     this.#refresh();
   }
 
@@ -1115,10 +1155,14 @@ class View {
   // Stays until it is dismissed or the next act goes well.
   #fail({ type, message, hint }) {
     if (type === "KernelGone") return; // the note says it
-    const dismiss = () => (fill(this.alert), this.tabs[this.#tab].focus());
     const advice = hint && span("hint", spell(hint, "\n"));
     const words = span("grow", element("strong", {}, `${spell(type)}: `), spell(message, "\n"), advice);
-    fill(this.alert, words, smallButton("dismiss", "Dismiss", dismiss));
+    fill(this.alert, words, smallButton("dismiss", "Dismiss", () => this.#dismiss()));
+  }
+
+  #dismiss() {
+    if (focusedIn(this.alert)) this.tabs[this.#tab].focus();
+    fill(this.alert);
   }
 
   /** Asks; null where there was no good answer, which has then been shown. */
@@ -1135,7 +1179,7 @@ class View {
   async act(what, args) {
     const data = await this.ask(what, args);
     if (!data?.words) return data;
-    fill(this.alert);
+    this.#dismiss();
     this.say(data.words);
     this.#refresh();
     return data;
@@ -1147,6 +1191,7 @@ class View {
 }
 
 function keepPlainKeys(event) {
+  if (event.repeat && event.key === "Enter") event.preventDefault(); // a button is pressed once
   if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
 }
 
