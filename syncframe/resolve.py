@@ -219,27 +219,24 @@ def _decide(cursor: Cursor, layout: Layout, decided: pa.Table | None) -> None:
     """Lay decided cells over the three sides of their conflicts: `deciding` has b_*, h_* (first), f_* (last), p_*."""
     given = set(decided.column_names) if decided is not None else set()
     names = [name for name in layout.schema.values if f"n_{name}" in given]
-    is_decided = "get_bit(d.decided::bit, {i}) = 1"
     others = layout.others(names)
+    is_decided = "get_bit(d.decided::bit, {i}) = 1"
+    # What both sides say needs no decision: of columns that belong together the others may be decided alone.
+    is_alike = "(not m.follower and h.{l} is not distinct from h.{r})"
+    base = f"case when {is_decided} or {is_alike} then h.{{r}} else r.{{v}} end as {{b}}"
+    first = f"case when {is_decided} then case when m.follower then h.{{r}} else d.{{n}} end else h.{{l}} end as {{h}}"
+    last = f"case when {is_decided} then d.{{n}} else m.{{l}} end as {{f}}"
+    other_base = "r.{v} as {b}" if decided is None else f"case when {is_alike} then h.{{r}} else r.{{v}} end as {{b}}"
+    bits = "d.decided::bit" if decided is not None else f"'{layout.no_bits}'::bit"
     cursor.run(
         f"""
         create or replace temp table deciding as
         select {layout.keys_of("h")}, h.remote_version, h.remote_deleted, m.deleted as mine_deleted,
                h.remote_deleted or m.deleted or h.deleted as is_one_sided, r.rev is not null as base_there,
-               m.follower as has_follower, (m.given | h.given)::bit as given,
-               {"d.decided::bit" if decided is not None else f"'{layout.no_bits}'::bit"} as decided
-               {layout.also(f"case when {is_decided} then h.{{r}} else r.{{v}} end as {{b}}", names)}
-               {layout.also("r.{v} as {b}", others)}
-               {
-            layout.also(
-                f"case when {is_decided} then (case when m.follower then h.{{r}} else d.{{n}} end) "
-                "else h.{l} end as {h}",
-                names,
-            )
-        }
-               {layout.also("h.{l} as {h}", others)}
-               {layout.also(f"case when {is_decided} then d.{{n}} else m.{{l}} end as {{f}}", names)}
-               {layout.also("m.{l} as {f}", others)}{layout.also("h.{r} as {p}")}
+               m.follower as has_follower, (m.given | h.given)::bit as given, {bits} as decided
+               {layout.also(base, names)}{layout.also(other_base, others)}
+               {layout.also(first, names)}{layout.also("h.{l} as {h}", others)}
+               {layout.also(last, names)}{layout.also("m.{l} as {f}", others)}{layout.also("h.{r} as {p}")}
                {layout.also("d.{n}", names)}{layout.also("d.{t}", names)}
         from (select * from {layout.edits} where has_remote and not follower) h
         {f"join decided d on {layout.on('d', 'h')}" if decided is not None else ""}

@@ -624,8 +624,9 @@ def test_a_conflict_that_a_person_settled_since_is_not_what_was_shown(context, d
         ("theirs", ["milk", 9]),
         (lambda conflict: {"n": 50, "title": "both"}, ["both", 50]),
         ("fail", ["milk", 9]),
+        ("merge", ["milk", 9]),
     ],
-    ids=["mine", "theirs", "callable", "fail"],
+    ids=["mine", "theirs", "callable", "fail", "merge"],
 )
 def test_a_policy_settles_the_plan_s_conflicts_and_what_it_settles_goes_out(context, database, policy, there):
     context["todo"].update("a", n=11, title="oat milk")
@@ -637,7 +638,7 @@ def test_a_policy_settles_the_plan_s_conflicts_and_what_it_settles_goes_out(cont
 
     assert database.todo()["a"] == there
     assert database.todo()["c"] == ["eggs", 3]
-    assert result.counts["conflicts"] == (1 if policy == "fail" else 0)
+    assert result.counts["conflicts"] == (1 if policy in ("fail", "merge") else 0)
     assert ("update", "c") in waiting(context)
 
 
@@ -701,6 +702,53 @@ def test_an_edit_that_came_since_is_not_sent_when_it_is_folded_into_a_refused_op
     assert "d" not in database.todo()
     assert push(context).ok
     assert database.todo()["d"] == ["sea salt", 4]
+
+
+def test_what_is_folded_into_a_refused_operation_goes_out_where_both_were_planned(context, line, database):
+    context["todo"].insert({"id": "d", "title": "salt", "n": 4})
+    line.is_slow = True
+    with pytest.raises(TransientError):
+        push(context)
+    line.is_slow = False
+    context["todo"].update("d", title="sea salt")
+    plan = context.plan()
+    database.run("create trigger no_salt before insert on todo when new.title = 'salt' begin "
+                 "select raise(abort, 'no salt'); end")  # fmt: skip
+
+    result = push(context, plan)
+
+    assert (plan.counts["insert"], plan.counts["update"]) == (1, 1)
+    assert result.ok
+    assert database.todo()["d"] == ["sea salt", 4]
+
+
+def test_what_waits_behind_a_conflict_is_not_planned(context, line, database):
+    context["todo"].update("a", n=11)
+    line.is_slow = True
+    with pytest.raises(TransientError):
+        push(context)
+    line.is_slow = False
+    context["todo"].update("a", n=12)
+    database.run("update todo set n = 9 where id = 'a'")
+    pull(context)
+
+    plan = context.plan()
+
+    assert len(context.pending) == 2
+    assert (bool(plan), plan.held) == (False, {"conflicts": 1, "rejected": 0})
+
+
+def test_a_merge_of_columns_that_are_apart_goes_out_with_the_plan(context, database):
+    context["todo"].update("a", title="oat milk")
+    plan = context.plan()
+    context["todo"].update("c", n=33)
+    database.run("update todo set n = 9 where id = 'a'")
+
+    result = push(context, plan, on_conflict="merge")
+
+    assert [op.key for op in result.accepted] == ["a"]
+    assert database.todo()["a"] == ["oat milk", 9]
+    assert waiting(context) == [("update", "c")]
 
 
 def test_an_operation_that_was_rejected_since_stays_with_its_error(context, database):

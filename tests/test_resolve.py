@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 import syncframe as sf
 from syncframe.backends import open as open_backend
+from syncframe.conflict import merge
 
 WAYS = ["sqlite", "v2", "v3", "extended"]
 
@@ -192,6 +194,64 @@ def test_a_policy_of_the_context_or_the_table_holds_until_a_call_says_otherwise(
         second = table.pull(query_id="all", push_first=False, on_conflict="fail")
 
     assert (first.conflicts, second.conflicts) == (0, 1)
+
+
+@pytest.mark.parametrize("n", [1_500, pytest.param(100_000, marks=pytest.mark.full)])
+def test_merge_and_results_are_for_many_rows_what_they_are_for_one(tmp_path, n):
+    """The pure merge is the oracle; what is left is settled by a frame, and both sides end equal."""
+    draw = random.Random(n)
+    sides = [[[draw.choice([None, 0, 1]) for _ in range(4)] for _ in range(n)] for _ in range(3)]
+    path = database(tmp_path / "many.db", n)
+
+    def write(rows: list[list[int | None]]) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            statement = "update items set a = ?, b = ?, lat = ?, lon = ? where id = ?"
+            connection.executemany(statement, [(*row, f"k{i}") for i, row in enumerate(rows)])
+
+    names = ["a", "b", "lat", "lon"]
+    before, here, there = sides
+    write(before)
+    with sf.connect(f"sqlite:///{path}", store=":memory:") as ctx:
+        items = ctx["items"]
+        items.pull(query_id="all", progress=False)
+        items.keep_together("lat", "lon")
+        write(there)
+        frame = items.frame().sort_index(key=lambda keys: keys.str[1:].astype(int))
+        frame[names] = pd.DataFrame(here, columns=names, index=frame.index, dtype="Float64")
+        items.stage(frame)
+        ctx.push(on_conflict="merge", progress=False)
+
+        expected = {}
+        for i in range(n):
+            base, local, remote = (dict(zip(names, side[i], strict=True)) for side in sides)
+            merged = merge(base, local, remote, [("lat", "lon")])
+            # All that was edited here is there already: nothing is left to say, whatever else they changed.
+            is_said = all(remote[name] == local[name] for name in names if local[name] != base[name])
+            if merged.clashes and not is_said:
+                expected[f"k{i}"] = set(merged.clashes)
+        left = {conflict.key: set(conflict.columns) for conflict in ctx.conflicts}
+        assert left == expected
+        assert len(expected) > n / 10
+
+        frame = ctx.conflicts.frame()
+        frame["result"] = [draw.choice(cells) for cells in frame[["mine", "theirs"]].itertuples(index=False)]
+        assert ctx.conflicts.resolve(frame) == len(expected)
+        decided = frame[["key", "column", "result"]].itertuples(index=False)
+        chosen = {(key, column): None if pd.isna(value) else value for key, column, value in decided}
+        ctx.push(progress=False)
+        items.pull(query_id="all", push_first=False, progress=False)
+        shown = items.frame().to_dict("index")
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        ends = {key: cells for key, *cells in connection.execute("select id, a, b, lat, lon from items")}
+    for i in range(n):
+        key = f"k{i}"
+        base, local, remote = (dict(zip(names, side[i], strict=True)) for side in sides)
+        merged = merge(base, local, remote, [("lat", "lon")])
+        row = merged.row if key not in expected else {c: chosen.get((key, c), remote[c]) for c in names}
+        row = remote if merged.clashes and key not in expected else row
+        assert ends[key] == [row[c] for c in names], key
+        assert [None if pd.isna(shown[key][c]) else shown[key][c] for c in names] == ends[key], key
 
 
 # By column

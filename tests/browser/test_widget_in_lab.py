@@ -249,7 +249,7 @@ def test_push_and_pull_from_the_widget_with_the_result_in_words(notebook, shop, 
 
     assert "1 accepted" in pushed and "1 rejected" in pushed
     assert re.search("check", rejected, re.IGNORECASE)
-    assert "1 " in pulled
+    assert re.search(r"items: 1 (changed|updated)", pulled)
     assert rows(shop, "select id, price from items where id in ('apple', 'pear') order by id") == [
         ("apple", 1.75),
         ("pear", 2.0),
@@ -284,7 +284,7 @@ def test_a_push_is_cancelled_and_what_it_finished_stays(notebook, tmp_path, pict
     assert 0 < left < 600
     assert sent == 600 - left
     part(widget, "push").click()
-    until_text(widget.get_by_role("tab", name="Pending"), "^\\D*0?\\D*$", timeout_s=60)
+    until_text(widget.get_by_role("tab", name="Pending"), "^\\D*0$", timeout_s=60)
     assert rows(path, "select count(*) from items where n <> cast(substr(id, 2) as integer)") == [(600,)]
 
 

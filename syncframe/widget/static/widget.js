@@ -431,6 +431,7 @@ class RowList {
     const total = this.total ?? 0;
     this.#active = Math.min(this.#active, total - 1);
     this.space.style.height = `${total * this.rowHeight}px`;
+    this.box.style.setProperty("--rows", `${total * this.rowHeight + 2}px`); // a short list takes no blank space
     this.box.setAttribute("aria-rowcount", total);
     const hadFocus = focusedIn(this.box);
     this.box.hidden = total === 0;
