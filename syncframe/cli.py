@@ -658,8 +658,7 @@ def _print_pushed(options: Any, result: PushResult) -> None:
 def _print_pulled(options: Any, name: str, result: PullResult) -> None:
     if result.pushed is not None and result.pushed.accepted:  # what stands is told at the end
         _print_pushed(options, result.pushed)
-    changed = [(result.inserted, "new"), (result.updated, "changed"), (result.deleted, "gone")]
-    said = ", ".join(f"{count:,} {what}" for count, what in changed if count) or "nothing new"
+    said = ", ".join(result.brought()) or "nothing new"
     _say(options, f"{name_words(name)}: {said} ({many(result.rows, 'row')} read in {result.seconds:.1f} s)")
     for note in result.notes:
         _say(options, f"  {note}")

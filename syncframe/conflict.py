@@ -6,7 +6,7 @@ SQL to these functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from .errors import SyncError
@@ -59,7 +59,7 @@ def merge(base: Row | None, local: Row | None, remote: Row | None, together: Ite
         return Merged(local)
     if base is None or local is None or remote is None:
         return Merged(remote, is_possible=False)
-    groups = _groups(remote, together)
+    groups = grouped(remote, together)
     mine = {name for group in groups for name in group if _changed(group, base, local)}
     theirs = {name for group in groups for name in group if _changed(group, base, remote)}
     unlike = {name for group in groups for name in group if _changed(group, local, remote)}
@@ -107,10 +107,11 @@ def check_policy(policy: object) -> object:
     return policy
 
 
-def _groups(row: Row, together: Iterable[Iterable[str]]) -> list[tuple[str, ...]]:
-    joined = [tuple(name for name in group if name in row) for group in together]
-    grouped = {name for group in joined for name in group}
-    return [group for group in joined if group] + [(name,) for name in row if name not in grouped]
+def grouped(names: Collection[str], together: Iterable[Iterable[str]]) -> list[tuple[str, ...]]:
+    """The columns, those that are merged as one in a group, each other in one of its own."""
+    joined = [tuple(name for name in group if name in names) for group in together]
+    taken = {name for group in joined for name in group}
+    return [group for group in joined if group] + [(name,) for name in names if name not in taken]
 
 
 def _changed(group: Iterable[str], before: Row, after: Row) -> bool:

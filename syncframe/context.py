@@ -24,13 +24,14 @@ from .plan import PushPlan, check_plan
 from .progress import runs
 from .pull import PullResult
 from .push import PushResult
+from .queue import KINDS
 from .remote_table import RemoteTable
 from .schema import Column, Schema, as_names, literal, type_name
 from .session import Session, expanded
 from .store import Store
 from .table import SyncTable
 from .undo import Staging, last_call, staged_keys
-from .views import KINDS, ConflictView, History, PendingView, Shown, operation_counts
+from .views import ConflictView, History, PendingView, Shown
 
 STATUS_COLUMNS = ["rows", "pending", "conflicts", "rejected", "last_pull", "last_push", "bytes", "promises"]
 BLOCK_BYTES = 262_144
@@ -367,11 +368,11 @@ class SyncContext:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:
         """The widget, and HTML and text for where it cannot be shown."""
-        words = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        said = {"text/plain": repr(self), "text/html": self._repr_html_()}
         if self.widget is None:
-            return words
+            return said
         data, metadata = self.widget._repr_mimebundle_()
-        return {**data, **words}, metadata
+        return {**data, **said}, metadata
 
     def _ipython_display_(self) -> None:
         """In a kernel two outputs: the summary, which a saved notebook keeps, and the live view, which hides it.
@@ -424,25 +425,23 @@ class SyncContext:
 
     def __repr__(self) -> str:
         names, rows = self._summary()
-        head = f"syncframe  {self._session.url}  store {Path(self._store.path).name}"
-        return "\n".join([head, *(words.table(names, rows, indent="  ") if rows else ["  no tables yet"])])
+        return "\n".join([self._headline(), *(words.table(names, rows, indent="  ") if rows else ["  no tables yet"])])
 
     def _repr_html_(self) -> str:
         """Counts for each table; no keys and no cells, for it is kept in saved notebooks."""
         names, rows = self._summary()
-        head = f"syncframe  {self._session.url}  store {Path(self._store.path).name}"
         below = words.left_out(len(rows), words.SHOWN_ROWS) if rows else ["no tables yet"]
         table = words.html_table(names, rows, code=[0]) if rows else ""
-        return words.html(words.paragraphs([head]), table, words.paragraphs(below))
+        return words.html(words.paragraphs([self._headline()]), table, words.paragraphs(below))
+
+    def _headline(self) -> str:
+        return f"syncframe  {self._session.url}  store {Path(self._store.path).name}"
 
     def _summary(self) -> tuple[list[str], list[list[str]]]:
         """The heads and lines of a table: how much of each table is here and waits."""
         with self._store.reading() as cursor:
             found = cursor.rows(f"select name, last_pull, last_push from {META}.tables order by name")
-            counts = {
-                layout.table: {"rows": self._store.count(cursor, layout)} | operation_counts(cursor, layout)
-                for layout in self._store.layouts(cursor)
-            }
+            counts = {layout.table: self._queue.figures(cursor, layout) for layout in self._store.layouts(cursor)}
         names = ["rows", *KINDS, "conflicts", "rejected"]
         rows = [
             [words.name(table), *(words.figure(counts[table][n]) for n in names), *map(words.figure, times)]

@@ -37,18 +37,11 @@ class SyncError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows: one's own lines and what went wrong, not the hundred frames between them."""
-        package = str(Path(__file__).parent)
-        own = [
-            frame for frame in traceback.extract_tb(self.__traceback__) if frame.line and not _is_inner(frame, package)
-        ]
+        inner = (str(Path(__file__).parent), *map(sysconfig.get_path, ("purelib", "platlib", "stdlib")))
+        frames = traceback.extract_tb(self.__traceback__)
+        own = [frame for frame in frames if frame.line and not frame.filename.startswith(inner)]
         lines = "".join(traceback.format_list(own)).splitlines()
         return [*(["Traceback (most recent call last):", *lines] if lines else []), f"{type(self).__name__}: {self}"]
-
-
-def _is_inner(frame: traceback.FrameSummary, package: str) -> bool:
-    """Whether a frame is of this package, or of what it and the notebook stand on."""
-    paths = sysconfig.get_paths()
-    return frame.filename.startswith((package, paths["purelib"], paths["platlib"], paths["stdlib"]))
 
 
 class SchemaError(SyncError, ValueError):

@@ -386,6 +386,11 @@ def object_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in rows[0]})
 
 
+def listed_frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """Rows as they are listed, a column for each name, as a frame of plain objects; there may be none."""
+    return pd.DataFrame({name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(names)})
+
+
 def make_keys(edited: Edited, schema: Schema, new_key: Callable[[], str]) -> Edited:
     """Fill the keys that were left empty; whether a key is repeated is the diff's business."""
     name = schema.key[0]

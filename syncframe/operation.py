@@ -8,7 +8,7 @@ hold the queue's SQL to.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -84,12 +84,10 @@ class Operation:
         return tuple(sorted(name for name, value in self.local.items() if not same(value, base.get(name))))
 
     def __repr__(self) -> str:
-        cells = ", ".join(cell_words(self, CELLS_SHOWN))
-        head = f"{self.kind} {words.name(self.table)} {words.key(self.key)}{f': {cells}' if cells else ''}"
-        return f"Operation({'; '.join([head, *state_words(self)])})"
+        return f"Operation({'; '.join([operation_words(self), *state_words(self)])})"
 
     def _repr_html_(self) -> str:
-        head = f"{self.kind} {words.name(self.table)} {words.key(self.key)}"
+        head = _named(self)
         rows = [(words.name(n), words.cell(base), words.cell(local)) for n, base, local in _pairs(self)]
         more = words.left_out(len(rows), words.SHOWN_ROWS)
         table = words.html_table(["column", "base", "local"], rows, caption=head, code=[0, 1, 2])
@@ -107,6 +105,27 @@ class Operation:
         if self._act is None:
             raise RuntimeError("this operation is not part of a queue")
         self._act(what, self)
+
+
+def operation_words(operation: Operation) -> str:
+    """Its kind and row, and the first of its cells, on one line."""
+    cells = ", ".join(cell_words(operation, CELLS_SHOWN))
+    return f"{_named(operation)}: {cells}" if cells else _named(operation)
+
+
+def operations_table(operations: Iterable[Operation], caption: str, *, has_states: bool = False) -> str:
+    """Operations as a table in HTML, with what is the matter with them if that is asked for."""
+    rows = [
+        (words.name(op.table), op.kind, words.key(op.key), cell_words(op, CELLS_SHOWN), state_words(op))
+        for op in operations
+    ]
+    names = ["table", "kind", "key", "cells", ""]
+    shown = len(names) if has_states else len(names) - 1
+    return words.html_table(names[:shown], [row[:shown] for row in rows], caption=caption, code=[0, 2, 3])
+
+
+def _named(operation: Operation) -> str:
+    return f"{operation.kind} {words.name(operation.table)} {words.key(operation.key)}"
 
 
 def cell_words(operation: Operation, cells_max: int | None = None) -> list[str]:

@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from .conflict import grouped
 from .errors import SyncError
 from .file import Cursor
 from .layout import META, Layout
 from .queue import Queue
-from .schema import Column, quote, shown
-from .store import Store, operations_source
+from .schema import Column, quote
+from .store import Store, kinds_source, operations_source
 from .texts import written
 from .undo import last_call
 from .words import many
@@ -97,7 +98,7 @@ class Pages:
             times = {name: when for name, *when in cursor.rows(f"select name, last_pull, last_push from {META}.tables")}
             tables, attempted = [], []
             for layout in self._store.layouts(cursor):
-                counted = _counts(cursor, layout)
+                counted = self._queue.figures(cursor, layout)
                 attempted.append(counted.pop("attempted"))  # a push marks what it sends; that makes no revision
                 pulled, pushed = map(_iso, times[layout.table])
                 tables.append({"name": layout.table, **counted, "last_pull": pulled, "last_push": pushed})
@@ -136,8 +137,7 @@ class Pages:
         return {"total": total, "offset": offset, "rev": rev, "rows": [rows[place] for place in places]}
 
     def _conflict_rows(self, cursor: Cursor, layout: Layout, ids: list[str]) -> dict[str, dict[str, Any]]:
-        state = self._store.state(layout.table)
-        return _conflict_rows(cursor, layout, ids, state.together if state else ())
+        return _conflict_rows(cursor, layout, ids, self._store.together(layout.table))
 
     def cell(self, of: str, id_: str, column: str, side: str) -> dict[str, Any]:
         """One value as text, whole; of over a million characters the first million, and how many there are."""
@@ -252,14 +252,7 @@ class Pages:
         return Done("; ".join(parts), rows, left, [part.table for part in call])
 
     def _layouts(self, cursor: Cursor, table: str | None) -> list[Layout]:
-        layouts = self._store.layouts(cursor)
-        if table is None:
-            return layouts
-        found = [layout for layout in layouts if layout.table == table]
-        if not found:
-            names = shown(layout.table for layout in layouts)
-            raise SyncError(f"table {table!r} is not in this store", hint=f"it has {names or 'none yet'}")
-        return found
+        return list(self._store.layouts(cursor, None if table is None else [self._store.known(table)]))
 
 
 # What was done, in words
@@ -291,12 +284,7 @@ def _operations(layout: Layout, kind: str | None) -> str:
 
 def _source(layout: Layout, condition: str) -> str:
     """Where a condition finds its columns: what kind an operation is, the rows must be asked."""
-    return _with_kinds(layout) if condition.startswith("kind") else layout.edits
-
-
-def _with_kinds(layout: Layout) -> str:
-    """The operations with their kind, without the values of rows, which of a wide table take long to plan."""
-    return f"({operations_source(Layout(layout.table, layout.schema.select(())))})"
+    return kinds_source(layout) if condition.startswith("kind") else layout.edits
 
 
 def _places(cursor: Cursor, parts: Sequence[str], offset: int, limit: int) -> tuple[int, list[tuple[int, str]]]:
@@ -355,30 +343,6 @@ def _pick(
 
 def _holds(cursor: Cursor, layout: Layout, id_: str) -> bool:
     return bool(cursor.one(f"select count(*) from {layout.edits} where id = ?", [id_]))
-
-
-# Counts
-
-
-def _counts(cursor: Cursor, layout: Layout) -> dict[str, int]:
-    """Rows as they are here, operations by kind, and those in conflict, rejected and attempted."""
-    rows = cursor.one(f"select count(*) from {layout.rows}")
-    if not cursor.one(f"select count(*) from {layout.edits}"):
-        none = dict.fromkeys(("insert", "update", "delete", "conflicts", "rejected", "attempted"), 0)
-        return {"rows": rows, **none}
-    found = cursor.rows(
-        f"""
-        select count(*) filter (where kind = 'insert'), count(*) filter (where kind = 'update'),
-               count(*) filter (where kind = 'delete'), count(*) filter (where has_remote),
-               count(*) filter (where error_code is not null), count(*) filter (where attempted),
-               -- each operation, applied to the row as it was before it, adds one, takes one or changes none
-               count(*) filter (where kind = 'insert' and not deleted) - count(*) filter (where kind = 'delete')
-        from {_with_kinds(layout)}
-        """
-    )
-    *counts, change = found[0]
-    names = ("insert", "update", "delete", "conflicts", "rejected", "attempted")
-    return {"rows": rows + change, **dict(zip(names, counts, strict=True))}
 
 
 # One page
@@ -510,21 +474,20 @@ def _clashes(
     places = range(len(bits["given"]))
     if not row["base_there"] or row["first_deleted"]:
         return {at for at in places if bits["mine_theirs"][at] and (row["base_there"] or bits["given"][at])}
-    steps = ("first_base", "theirs_base", "first_theirs"), ("mine_first", "first_theirs", "mine_theirs")
-    groups = _groups(layout.schema.values, together)
+    names = layout.schema.values
+    groups = [[names.index(name) for name in group] for group in grouped(names, together)]
+
+    def differ(group: Sequence[int], *pairs: str) -> bool:
+        return all(any(bits[pair][at] for at in group) for pair in pairs)
+
     return {
         at
         for group in groups
         for at in group
-        if any(all(any(bits[pair][other] for other in group) for pair in step) for step in steps)
+        if differ(group, "first_base", "theirs_base", "first_theirs")
+        # Where the first one changed the columns, they are its own after the first merge, and nothing of theirs.
+        or (not differ(group, "first_base") and differ(group, "mine_first", "first_theirs", "mine_theirs"))
     }
-
-
-def _groups(names: Sequence[str], together: tuple[tuple[str, ...], ...]) -> list[list[int]]:
-    """The places of columns that are merged as one, and of each other column by itself."""
-    joined = [[names.index(name) for name in group if name in names] for group in together]
-    grouped = {at for group in joined for at in group}
-    return joined + [[at] for at in range(len(names)) if at not in grouped]
 
 
 # Cells

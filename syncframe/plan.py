@@ -12,8 +12,8 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, overload
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,17 +24,17 @@ from . import words
 from .backends.base import DELETED, OPERATION, VERSION, Backend, page_schema
 from .errors import SyncError
 from .file import Cursor
-from .frame import matched
+from .frame import listed_frame, matched
 from .keys import key_of
 from .layout import Layout
-from .operation import Operation, cell_words, same
+from .operation import Operation, operation_words, operations_table, same
 from .progress import ended
 from .query import Query, parse
-from .queue import Queue
+from .queue import KINDS, Queue
 from .schema import Column, Schema, literal, quote
 from .store import Store, operations_source
 from .texts import written
-from .views import CELLS_SHOWN, KINDS, PendingView, operation_of
+from .views import PendingView, Recalled, operation_of
 
 CHECK_ROWS = 10_000  # asked for at once
 TERM_KEYS_MAX = 90  # in one condition: the language takes 100 arguments
@@ -45,49 +45,20 @@ Row = Mapping[str, Any]
 Act = Callable[[str, Operation], None]
 
 
-class Planned(Sequence[Operation]):
-    """The operations of a plan in the order they were staged, made from Arrow when they are asked for."""
+class Planned(Recalled):
+    """The operations of a plan, in the order they were staged."""
 
     def __init__(self, parts: Sequence[tuple[Layout, pa.Table]], act: Act) -> None:
-        self._parts, self._act = parts, act
+        super().__init__("Planned", parts, partial(operation_of, act=act))
         turns = [rows["sequence"].to_numpy() for _, rows in parts]
-        self._order = np.argsort(np.concatenate([*turns, np.array([], np.int64)]), kind="stable")
+        self._order: list[int] = np.argsort(np.concatenate([*turns, np.array([], np.int64)]), kind="stable").tolist()
 
-    def __len__(self) -> int:
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> Operation: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Operation]: ...
-    def __getitem__(self, index: int | slice) -> Operation | list[Operation]:
-        if isinstance(index, slice):
-            return [self._at(int(at)) for at in self._order[index]]
-        return self._at(int(self._order[index]))
-
-    def _at(self, at: int) -> Operation:
-        for layout, rows in self._parts:
-            if at < len(rows):
-                return operation_of(layout, rows.slice(at, 1).to_pylist()[0], self._act)
-            at -= len(rows)
-        raise IndexError(at)
+    def _places(self) -> Sequence[int]:
+        return self._order
 
     def __iter__(self) -> Iterator[Operation]:
-        parts = (self._of(layout, rows) for layout, rows in self._parts)
-        return (operation for _, operation in heapq.merge(*parts, key=lambda pair: pair[0]))
-
-    def _of(self, layout: Layout, rows: pa.Table) -> Iterator[tuple[int, Operation]]:
-        for batch in rows.to_batches(max_chunksize=1_000):
-            yield from ((row["sequence"], operation_of(layout, row, self._act)) for row in batch.to_pylist())
-
-    def __repr__(self) -> str:
-        first = [f"  {operation!r}" for operation in self[: words.SHOWN_ROWS]]
-        head = f"Planned: {words.many(len(self), 'operation')}"
-        return "\n".join([head, *first, *words.left_out(len(self), words.SHOWN_ROWS)])
-
-    def _repr_html_(self) -> str:
-        more = words.paragraphs(words.left_out(len(self), words.SHOWN_ROWS))
-        return words.html(_html_operations(self, f"Planned: {words.many(len(self), 'operation')}"), more)
+        parts = (self._made(*part) for part in self._parts)
+        return (operation for _, operation in heapq.merge(*parts, key=lambda pair: pair[0]["sequence"]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -133,13 +104,14 @@ class PushPlan:
         return len(self.operations) > 0
 
     def __repr__(self) -> str:
-        operations = [f"  {_titled(op)}" for op in self.operations[: words.SHOWN_ROWS]]
+        operations = [f"  {operation_words(op)}" for op in self.operations[: words.SHOWN_ROWS]]
         return "\n".join([self._headline(), *operations, *(f"  {line}" for line in self._below())])
 
     def _repr_html_(self) -> str:
         if not self:
             return words.html(words.paragraphs([self._headline(), *self._below()]))
-        return words.html(_html_operations(self.operations, self._headline()), words.paragraphs(self._below()))
+        table = operations_table(self.operations[: words.SHOWN_ROWS], self._headline())
+        return words.html(table, words.paragraphs(self._below()))
 
     def _headline(self) -> str:
         """The counts; nothing of a row."""
@@ -360,17 +332,6 @@ def _literals(values: pa.ChunkedArray, column: Column) -> list[str]:
 # What is shown
 
 
-def _titled(operation: Operation) -> str:
-    cells = ", ".join(cell_words(operation, CELLS_SHOWN))
-    return f"{operation.kind} {words.name(operation.table)} {words.key(operation.key)}{f': {cells}' if cells else ''}"
-
-
-def _html_operations(operations: Sequence[Operation], caption: str) -> str:
-    first = operations[: words.SHOWN_ROWS]
-    rows = [(words.name(op.table), op.kind, words.key(op.key), cell_words(op, CELLS_SHOWN)) for op in first]
-    return words.html_table(["table", "kind", "key", "cells"], rows, caption=caption, code=[0, 2, 3])
-
-
 def _cells(operation: Operation) -> list[tuple[Any, ...]]:
     """The cells that an operation sends: given ones of an insert, changed ones of an update; None of a delete."""
     head, base, local = (operation.table, operation.key, operation.kind), operation.base or {}, operation.local or {}
@@ -378,5 +339,4 @@ def _cells(operation: Operation) -> list[tuple[Any, ...]]:
 
 
 def _frame(names: list[str], rows: Sequence[tuple[Any, ...]], texts: Collection[str]) -> pd.DataFrame:
-    columns = {name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(names)}
-    return pd.DataFrame(columns).astype(dict.fromkeys(texts, "str"))
+    return listed_frame(names, rows).astype(dict.fromkeys(texts, "str"))

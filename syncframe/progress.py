@@ -80,7 +80,7 @@ def runs(progress: object) -> object:
 
 
 @contextlib.contextmanager
-def told(progress: object, what: str, unit: str) -> Iterator[Told]:
+def told(progress: object, unit: str) -> Iterator[Told]:
     """Give what is called with (done, total or None, what); what it raises stops the work.
 
     Parameters

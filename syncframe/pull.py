@@ -96,6 +96,11 @@ class PullResult:
         self.held_back_s = max((s for s in (self.held_back_s, other.held_back_s) if s is not None), default=None)
         self.notes += other.notes
 
+    def brought(self) -> list[str]:
+        """What is new, changed and gone here, in words; nothing of what is not."""
+        counts = {"new": self.inserted, "changed": self.updated, "gone": self.deleted}
+        return [f"{count:,} {what}" for what, count in counts.items() if count]
+
     def __repr__(self) -> str:
         lines = [f"  {words.name(table)}: {', '.join(part._counts())}" for table, part in self.tables.items()]
         return "\n".join([self._headline(), *lines, *self._below()])
@@ -163,7 +168,7 @@ class Pull:
         self.page_rows = PAGE_ROWS if page_rows is None else page_rows
         schema = self.store.define(self.table, self.there, self.columns)
         result = PullResult()
-        with told(progress, f"pull {self.table}", "rows") as tell:
+        with told(progress, "rows") as tell:
             try:
                 self._pages(result, schema, mode, full, tell)
             except CheckpointLost as lost:

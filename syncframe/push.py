@@ -14,11 +14,10 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import Any, overload
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,58 +27,17 @@ from .backends.base import Backend, Operations, Outcomes, operation_schema
 from .errors import BackendError, SyncError, TransientError
 from .file import Cursor
 from .layout import Layout
-from .operation import Operation, cell_words
+from .operation import Operation
 from .progress import Told, ended, told
 from .queue import Batch, Queue
 from .store import Store
-from .views import CELLS_SHOWN, Conflict, ConflictView, PendingView, conflict_words, sent_operation, settle_by
+from .views import Conflict, ConflictView, PendingView, Recalled, conflict_words, sent_operation, settle_by
 
 POLICY_ROUNDS = 5
 LEASE_POLL_S = 0.05
 WORDS_SHOWN = 3
 
 log = logging.getLogger("syncframe")
-
-
-class Sent(Sequence[Operation]):
-    """Operations as they were sent, made from Arrow when they are asked for."""
-
-    def __init__(self, parts: Sequence[tuple[Layout, pa.Table]]) -> None:
-        self._parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(rows) for _, rows in self._parts)
-
-    @overload
-    def __getitem__(self, index: int) -> Operation: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Operation]: ...
-    def __getitem__(self, index: int | slice) -> Operation | list[Operation]:
-        if isinstance(index, slice):
-            return list(self)[index]
-        at = index + len(self) if index < 0 else index
-        for layout, rows in self._parts:
-            if 0 <= at < len(rows):
-                return sent_operation(layout, rows.slice(at, 1).to_pylist()[0])
-            at -= len(rows)
-        raise IndexError(index)
-
-    def __iter__(self) -> Iterator[Operation]:
-        for layout, rows in self._parts:
-            for batch in rows.to_batches(max_chunksize=1_000):
-                yield from (sent_operation(layout, row) for row in batch.to_pylist())
-
-    def __repr__(self) -> str:
-        first = [f"  {operation!r}" for operation in islice(self, words.SHOWN_ROWS)]
-        head = f"Sent: {words.many(len(self), 'operation')}"
-        return "\n".join([head, *first, *words.left_out(len(self), words.SHOWN_ROWS)])
-
-    def _repr_html_(self) -> str:
-        first = islice(self, words.SHOWN_ROWS)
-        rows = [(words.name(op.table), op.kind, words.key(op.key), cell_words(op, CELLS_SHOWN)) for op in first]
-        caption = f"Sent: {words.many(len(self), 'operation')}"
-        table = words.html_table(["table", "kind", "key", "cells"], rows, caption=caption, code=[0, 2, 3])
-        return words.html(table, words.paragraphs(words.left_out(len(self), words.SHOWN_ROWS)))
 
 
 @dataclass(slots=True)
@@ -248,7 +206,7 @@ class Push:
         self.store.take_lease(self.holder, lambda: time.sleep(LEASE_POLL_S))
         stopped: SyncError | None = None
         try:
-            with told(progress, "push", "operations") as tell:
+            with told(progress, "operations") as tell:
                 self._tell = partial(self._tell_outcomes, tell, waiting)
                 self._send_all(tables, last, policy, atomic, retry_rejected)
         except BackendError as error:
@@ -383,7 +341,7 @@ class Push:
     def _result(self, tables: Collection[str] | None, stopped: SyncError | None, began: float, last: int) -> PushResult:
         with self.store.transaction() as cursor:
             found = self._counts(cursor, tables)
-            accepted = Sent(self.accepted)
+            accepted = Recalled("Sent", self.accepted, sent_operation)
             counts = {name: sum(c[name] for c in found) for name in ("conflicts", "rejected")}
             left = sum(c["pending"] for c in found)
             if self.outcomes:

@@ -27,9 +27,11 @@ from .layout import META, Layout
 from .learn import NO_ERROR, Learnt, learn
 from .resolve import Settled
 from .schema import quote
-from .store import Store, operations_source
+from .store import Store, kinds_source, operations_source
 
 BATCH_ROWS = 10_000
+KINDS = ("insert", "update", "delete")
+FIGURES = (*KINDS, "conflicts", "rejected", "attempted")
 RETRIED_CODES = ("reference", "unique")
 
 
@@ -110,26 +112,22 @@ class Queue:
 
     def merge(self, cursor: Cursor, layout: Layout, rev: int | None = None) -> int:
         """Settle the conflicts in which no column clashes; return how many."""
-        return resolve.merge(self.store, cursor, layout, self._groups(layout), rev)
+        return resolve.merge(self.store, cursor, layout, self.store.together(layout.table), rev)
 
     def settle_cells(
         self, cursor: Cursor, layout: Layout, decided: pa.Table, action: str = "resolve", rev: int | None = None
     ) -> Settled:
         """Settle cells of conflicts, and what clashes no more; see `resolve.settle_cells`."""
-        return resolve.settle_cells(self.store, cursor, layout, decided, self._groups(layout), action, rev)
+        return resolve.settle_cells(self.store, cursor, layout, decided, self.store.together(layout.table), action, rev)
 
     def settle_column(
         self, cursor: Cursor, layout: Layout, column: str, side: str, keys: pa.Table | None, rev: int
     ) -> Settled:
         """Settle a column of conflicts, with those that belong to it, for one side; the others stay open."""
-        group = next((group for group in self._groups(layout) if column in group), (column,))
+        group = next((group for group in self.store.together(layout.table) if column in group), (column,))
         decided = resolve.column_cells(cursor, layout, group, side, keys)
         action = "keep mine" if side == "mine" else "take theirs"
         return self.settle_cells(cursor, layout, decided, action, rev)
-
-    def _groups(self, layout: Layout) -> tuple[tuple[str, ...], ...]:
-        state = self.store.state(layout.table)
-        return state.together if state is not None else ()
 
     # -- send
 
@@ -339,6 +337,23 @@ class Queue:
             """
         )[0]
         return {"pending": pending, "conflicts": conflicts, "rejected": rejected}
+
+    def figures(self, cursor: Cursor, layout: Layout) -> dict[str, int]:
+        """Rows of a table as they are here, and its operations: by kind, and those in conflict, rejected, attempted."""
+        rows = cursor.one(f"select count(*) from {layout.rows}")
+        if not cursor.one(f"select count(*) from {layout.edits}"):
+            return {"rows": rows, **dict.fromkeys(FIGURES, 0)}
+        *counts, change = cursor.rows(
+            f"""
+            select count(*) filter (where kind = 'insert'), count(*) filter (where kind = 'update'),
+                   count(*) filter (where kind = 'delete'), count(*) filter (where has_remote),
+                   count(*) filter (where error_code is not null), count(*) filter (where attempted),
+                   -- each operation, applied to the row as it was before it, adds one, takes one or changes none
+                   count(*) filter (where kind = 'insert' and not deleted) - count(*) filter (where kind = 'delete')
+            from {kinds_source(layout)}
+            """
+        )[0]
+        return {"rows": rows + change, **dict(zip(FIGURES, counts, strict=True))}
 
     def pending(self, cursor: Cursor, tables: Collection[str] | None = None, only: pa.Table | None = None) -> int:
         """How many operations there are, of these tables and, where that is given, of a plan."""

@@ -108,9 +108,9 @@ def settle_cells(
         The columns that are merged as one.
     """
     rev = store.tick(cursor)[0] if rev is None else rev
-    _decide(cursor, layout, decided)
+    names = _decide(cursor, layout, decided)
     late = _late(cursor, layout)
-    one_sided, merged = _one_sided(cursor, layout), _merged(cursor, layout, groups)
+    one_sided, merged = _one_sided(cursor, layout, names), _merged(cursor, layout, groups)
     chosen = pa.concat_tables([one_sided, merged])
     is_open = _kept_open(store, cursor, layout, rev, groups)
     _meet(cursor, layout, chosen)
@@ -215,8 +215,11 @@ def _record(store: Store, cursor: Cursor, layout: Layout, rev: int, action: str)
 # By cells
 
 
-def _decide(cursor: Cursor, layout: Layout, decided: pa.Table | None) -> None:
-    """Lay decided cells over the three sides of their conflicts: `deciding` has b_*, h_* (first), f_* (last), p_*."""
+def _decide(cursor: Cursor, layout: Layout, decided: pa.Table | None) -> list[str]:
+    """Lay decided cells over the three sides of their conflicts: `deciding` has b_*, h_* (first), f_* (last), p_*.
+
+    Returns the columns of which some cell is decided.
+    """
     given = set(decided.column_names) if decided is not None else set()
     names = [name for name in layout.schema.values if f"n_{name}" in given]
     others = layout.others(names)
@@ -249,6 +252,7 @@ def _decide(cursor: Cursor, layout: Layout, decided: pa.Table | None) -> None:
         cursor.run(f"create or replace temp table asked as select {layout.keys} from decided", decided=decided)
         unlike = layout.some("get_bit(decided, {i}) = 1 and {t} is distinct from {p}", names)
         cursor.run(f"alter table deciding add column is_late boolean; update deciding set is_late = {unlike}")
+    return names
 
 
 def _late(cursor: Cursor, layout: Layout) -> list[Any]:
@@ -261,9 +265,8 @@ def _late(cursor: Cursor, layout: Layout) -> list[Any]:
     return late
 
 
-def _one_sided(cursor: Cursor, layout: Layout) -> pa.Table:
+def _one_sided(cursor: Cursor, layout: Layout, names: Sequence[str]) -> pa.Table:
     """Where a side has deleted the row: cells that are all empty choose that side, others are laid over the row."""
-    names = [name for name in layout.schema.values if f"n_{name}" in _columns(cursor)]
     some = layout.some("get_bit(decided, {i}) = 1 and {n} is not null", names)
     cell = "case when get_bit(decided, {i}) = 1 then {n} when remote_deleted then {f} else {p} end as {n}"
     other = "case when remote_deleted then {f} else {p} end as {n}"
@@ -308,10 +311,6 @@ def _kept_open(store: Store, cursor: Cursor, layout: Layout, rev: int, groups: G
         _keep_images(cursor, layout, rev, "select * from still")
     cursor.run("drop table temp.still")
     return total
-
-
-def _columns(cursor: Cursor) -> set[str]:
-    return {row[0] for row in cursor.rows("select column_name from (describe deciding)")}
 
 
 def _in_order(layout: Layout, template: str, other: str, names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from .conflict import grouped
 from .layout import Layout
 
 
@@ -181,15 +182,15 @@ def clashes(layout: Layout, groups: Iterable[Iterable[str]]) -> str:
     Behind a first operation that waits for its answer stands the last: it is merged with what the first one's
     merge gives.  Where there is no base both have made the row, and a column clashes if it was given and differs.
     """
-    either = [f"{_first_clashes(layout, group)} or {_last_clashes(layout, group)}" for group in _split(layout, groups)]
-    both = " or ".join(either)
+    together = grouped(layout.schema.values, groups)
+    both = " or ".join(f"{_first_clashes(layout, group)} or {_last_clashes(layout, group)}" for group in together)
     made = layout.some("get_bit(given, {i}) = 1 and get_bit(decided, {i}) = 0 and {f} is distinct from {p}")
     return f"(case when base_there then ({both or 'false'}) else {made} end)"
 
 
 def merged_row(layout: Layout, groups: Iterable[Iterable[str]]) -> list[str]:
     """The cells of the merged row, as n_* in the table's order."""
-    group_of = {name: group for group in _split(layout, groups) for name in group}
+    group_of = {name: group for group in grouped(layout.schema.values, groups) for name in group}
     return [_merged_cell(layout, name, group_of[name]) for name in layout.schema.values]
 
 
@@ -214,13 +215,6 @@ def _last_clashes(layout: Layout, group: Collection[str]) -> str:
     changes = ("{f} is distinct from {h}", "{p} is distinct from {h}", "{f} is distinct from {p}")
     clash = " and ".join(layout.some(change, group) for change in changes)
     return f"(has_follower and not {layout.some('{h} is distinct from {b}', group)} and {clash})"
-
-
-def _split(layout: Layout, groups: Iterable[Iterable[str]]) -> list[list[str]]:
-    """The value columns, those that belong together in one list, each other in one of its own."""
-    joined = [[name for name in group if name in layout.schema.values] for group in groups]
-    grouped = {name for group in joined for name in group}
-    return [group for group in joined if group] + [[n] for n in layout.schema.values if n not in grouped]
 
 
 def undone_cell() -> str:

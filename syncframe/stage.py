@@ -55,7 +55,7 @@ def stage(
         If a cell was changed on both sides while an operation on its row waits for its answer.
     """
     rev, first = store.tick(cursor, len(operations))
-    with told(None, "stage", "steps") as tell:  # a million rows take seconds
+    with told(None, "steps") as tell:  # a million rows take seconds
         touched = _judge(cursor, layout, operations, held, revision)
         _refuse(cursor, layout)
         cursor.run("delete from judged where verdict = 'nothing'")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .errors import BackendError, PendingError, QueryError, SchemaError, StoreError
+from .errors import BackendError, PendingError, QueryError, SchemaError, StoreError, SyncError
 from .file import MEMORY, Cursor, StoreFile
 from .layout import META, SCHEMAS, Layout
 from .query import Condition, parse, to_duckdb
@@ -246,6 +246,19 @@ class Store:
 
     # -- tables
 
+    def known(self, table: str) -> str:
+        """A table's name.
+
+        Raises
+        ------
+        SyncError
+            If the store does not know it; names those that it knows.
+        """
+        tables = self.tables()
+        if table not in tables:
+            raise SyncError(f"table {table!r} is not in this store", hint=f"it has {shown(tables) or 'none yet'}")
+        return table
+
     def tables(self) -> list[str]:
         with self.reading() as cursor:
             return [row[0] for row in cursor.rows(f"select name from {META}.tables order by name")]
@@ -386,6 +399,11 @@ class Store:
     def _forget_undo(self, cursor: Cursor, table: str) -> None:
         # An image does not know columns that came later: taken back, it would say NULL in them.
         cursor.run(f'update {META}.history set can_undo = false where "table" = ?', [table])
+
+    def together(self, table: str) -> tuple[tuple[str, ...], ...]:
+        """The columns of a table that are merged as one, in groups."""
+        state = self.state(table)
+        return state.together if state is not None else ()
 
     def set_together(self, table: str, groups: Sequence[Sequence[str]]) -> None:
         with self.transaction() as cursor:
@@ -836,6 +854,11 @@ def operations_source(layout: Layout) -> str:
         left join {layout.rows} r on {layout.on("r", "e")}
         left join (select * from {layout.edits} where not follower) h on e.follower and {layout.on("h", "e")}
     """
+
+
+def kinds_source(layout: Layout) -> str:
+    """A subquery of the operations with their kind, without values, which of a wide table take long to plan."""
+    return f"({operations_source(Layout(layout.table, layout.schema.select(())))})"
 
 
 _PENDING_EMPTY = """

@@ -610,8 +610,7 @@ class SyncTable:
         """
         schema = self.schema
         _checked_columns(columns, schema)
-        state = self._store.state(self.name)
-        groups = [g for g in (state.together if state else ()) if not set(g) & set(columns)]
+        groups = [g for g in self._store.together(self.name) if not set(g) & set(columns)]
         self._store.set_together(self.name, [*groups, columns])
 
     def purge(self, where: str | None = None, *, force: bool = False) -> int:

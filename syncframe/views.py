@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
-from typing import Any
+from typing import Any, overload
 
 import pandas as pd
 import pyarrow as pa
@@ -20,19 +20,17 @@ from .conflict import merge
 from .decisions import check_decisions, decided_cells, frame_of_conflicts
 from .errors import KeyColumnError, SyncError
 from .file import Cursor
-from .frame import hand_out, normalise, object_frame
+from .frame import hand_out, listed_frame, normalise, object_frame
 from .keys import key_of, key_table, parts
 from .layout import Layout
-from .operation import Operation, Refusal, Row, cell_words, same, state_words
-from .queue import Queue
+from .operation import CELLS_SHOWN, Operation, Refusal, Row, operation_words, operations_table, same, state_words
+from .queue import KINDS, Queue
 from .resolve import Settled
 from .schema import quote, shown
 from .store import Store, operations_source, parsed
 
 PAGE_ROWS = 1_000
 COLUMNS_SHOWN = 8  # of one conflict among others
-CELLS_SHOWN = 4  # of one operation among others
-KINDS = ("insert", "update", "delete")
 
 
 class PendingView:
@@ -66,7 +64,7 @@ class PendingView:
         return (operation for _, operation in heapq.merge(*pages, key=lambda pair: pair[0]))
 
     def __getitem__(self, table: str) -> PendingView:
-        return PendingView(self._store, self._queue, [_known(self._store, table)])
+        return PendingView(self._store, self._queue, [self._store.known(table)])
 
     def _of(self, table: str, condition: str, page_rows: int) -> Iterator[tuple[int, Operation]]:
         last = -1
@@ -93,7 +91,7 @@ class PendingView:
         counts = []
         with self._store.reading() as cursor:
             for layout in self._store.layouts(cursor, self._tables):
-                found = operation_counts(cursor, layout)
+                found = self._queue.figures(cursor, layout)
                 if any(found[kind] for kind in KINDS):
                     counts.append({"table": layout.table, **found})
         frame = pd.DataFrame(counts, columns=["table", *KINDS])
@@ -110,8 +108,7 @@ class PendingView:
         if wide:
             return self._wide()
         columns = ["table", "key", "kind", "column", "base", "local", "staged_at", "attempted", "error"]
-        rows = [row for operation in self for row in _cells(operation)]
-        frame = pd.DataFrame({name: pd.Series([r[i] for r in rows], dtype=object) for i, name in enumerate(columns)})
+        frame = listed_frame(columns, [row for operation in self for row in _cells(operation)])
         return frame.astype({"table": "str", "kind": "str", "column": "str", "error": "str", "attempted": "bool",
                              "staged_at": "datetime64[us, UTC]"})  # fmt: skip
 
@@ -147,23 +144,16 @@ class PendingView:
             return "Pending: nothing"
         lines = [f"Pending: {words.many(total, 'operation')}", *words.table(*counts), ""]
         for operation in first:
-            cells = ", ".join(cell_words(operation, CELLS_SHOWN))
-            lines.append(f"{_titled(operation)}{f': {cells}' if cells else ''}")
-            lines += [f"  {state}" for state in state_words(operation)]
+            lines += [operation_words(operation), *(f"  {state}" for state in state_words(operation))]
         return "\n".join([*lines, *self._more(total)])
 
     def _repr_html_(self) -> str:
         counts, total, first = self._shown()
         if not total:
             return words.html(words.paragraphs(["Pending: nothing"]))
-        names = ["table", "kind", "key", "cells", ""]
-        rows = [
-            (words.name(op.table), op.kind, words.key(op.key), cell_words(op, CELLS_SHOWN), state_words(op))
-            for op in first
-        ]
         return words.html(
             words.html_table(*counts, caption=f"Pending: {words.many(total, 'operation')}", code=[0]),
-            words.html_table(names, rows, caption="In the order they were staged", code=[0, 2, 3]),
+            operations_table(first, "In the order they were staged", has_states=True),
             words.paragraphs(self._more(total)),
         )
 
@@ -171,10 +161,10 @@ class PendingView:
         """The counts as a table, how many operations there are, and the first of them."""
         with self._store.reading() as cursor:
             layouts = self._store.layouts(cursor, self._tables)
-            found = {layout.table: operation_counts(cursor, layout) for layout in layouts}
+            found = {layout.table: self._queue.figures(cursor, layout) for layout in layouts}
             first = self.first(words.SHOWN_ROWS)
-        found = {table: counts for table, counts in found.items() if counts["pending"]}
-        total = sum(counts["pending"] for counts in found.values())
+        found = {table: counts for table, counts in found.items() if any(counts[kind] for kind in KINDS)}
+        total = sum(counts[kind] for counts in found.values() for kind in KINDS)
         extra = [n for n in ("conflicts", "rejected") if any(counts[n] for counts in found.values())]
         names = [*KINDS, *extra]
         rows = [[words.name(table), *(words.figure(counts[n]) for n in names)] for table, counts in found.items()]
@@ -220,8 +210,7 @@ class Conflict:
         return words.html(table if rows else words.paragraphs([title]), words.paragraphs([*more, _HOW_ONE]))
 
     def _title(self) -> str:
-        what = one_sided(self) or ("changed on both sides" if self.columns else _APART)
-        return f"{words.name(self.table)} {words.key(self.key)}: {what}"
+        return f"{words.name(self.table)} {words.key(self.key)}: {_what(self)}"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -311,7 +300,7 @@ class ConflictView:
         ):
             wanted = (next(iter(self._tables)), wanted)  # of one table's conflicts, a key
         if isinstance(wanted, str):
-            return ConflictView(self._store, self._queue, [_known(self._store, wanted)])
+            return ConflictView(self._store, self._queue, [self._store.known(wanted)])
         table, key = wanted[0], wanted[1] if len(wanted) == 2 else tuple(wanted[1:])
         with self._store.reading() as cursor:
             found = self._read(cursor, self._store.layout(cursor, table), [key])
@@ -340,8 +329,7 @@ class ConflictView:
         after: int = -1,
         page_rows: int = PAGE_ROWS,
     ) -> list[Conflict]:
-        state = self._store.state(layout.table)
-        together = state.together if state else ()
+        together = self._store.together(layout.table)
         only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
         tables = {"only_keys": key_table(layout, keys)} if keys is not None else {}
         rows = cursor.arrow(
@@ -439,7 +427,7 @@ class ConflictView:
         with self._store.transaction() as cursor:
             rev, _ = self._store.tick(cursor)
             for table, decisions in frame.groupby("table", sort=False):
-                layout = self._store.layout(cursor, _known(self._store, str(table)))
+                layout = self._store.layout(cursor, self._store.known(str(table)))
                 cells = decided_cells(cursor, layout, decisions)
                 total += self._queue.settle_cells(cursor, layout, cells, rev=rev)
         _warn_late(total.late)
@@ -462,7 +450,7 @@ class ConflictView:
             )
 
     def _layouts(self, cursor: Cursor, table: str | None) -> list[Layout]:
-        return list(self._store.layouts(cursor, self._tables if table is None else [_known(self._store, table)]))
+        return list(self._store.layouts(cursor, self._tables if table is None else [self._store.known(table)]))
 
     def _layout_of(self, table: str) -> Layout:
         with self._store.reading() as cursor:
@@ -559,13 +547,6 @@ class ConflictView:
         return total, first[: max(1, sum(count <= words.SHOWN_ROWS for count in lines))]
 
 
-def _known(store: Store, table: str) -> str:
-    tables = store.tables()
-    if table not in tables:
-        raise SyncError(f"table {table!r} is not in this store", hint=f"it has {shown(tables) or 'none yet'}")
-    return table
-
-
 def settle_by(view: ConflictView, how: Callable[[Conflict], object]) -> int:
     """Ask a callable about each conflict and settle those it decides, in one transaction; return how many.
 
@@ -639,18 +620,6 @@ Table = tuple[list[str], list[list[str]]]
 _HOW_ONE = "settle it: .keep_mine(), .take_theirs() or .resolve({column: value})"
 
 
-def operation_counts(cursor: Cursor, layout: Layout) -> dict[str, int]:
-    """Operations of a table: insert, update, delete, and of all of them pending, conflicts, rejected."""
-    kinds = ", ".join(f"count(*) filter (where kind = '{kind}')" for kind in KINDS)
-    counted = f"{kinds}, count(*), count(*) filter (where has_remote), count(*) filter (where error_code is not null)"
-    counts = cursor.rows(f"select {counted} from ({operations_source(layout)})")[0]
-    return dict(zip((*KINDS, "pending", "conflicts", "rejected"), counts, strict=True))
-
-
-def _titled(operation: Operation) -> str:
-    return f"{operation.kind} {words.name(operation.table)} {words.key(operation.key)}"
-
-
 _APART = "changed on both sides, in different columns: keep_mine() and merge() keep both"
 
 
@@ -661,6 +630,10 @@ def one_sided(conflict: Conflict) -> str:
     if conflict.theirs is None:
         return "you have changed it, they have deleted it"
     return "both have made it" if conflict.base is None else ""
+
+
+def _what(conflict: Conflict) -> str:
+    return one_sided(conflict) or ("changed on both sides" if conflict.columns else _APART)
 
 
 def differing(conflict: Conflict) -> Iterator[tuple[str, Any, Any, Any]]:
@@ -683,7 +656,7 @@ def conflict_words(conflict: Conflict) -> str:
     ]
     is_there = conflict.mine is not None and conflict.theirs is not None
     what = "; ".join(cells) if is_there else one_sided(conflict)
-    if is_there and conflict.base is not None and not conflict.columns:
+    if _what(conflict) == _APART:
         what += f" ({_APART})"
     return f"{words.name(conflict.table)} {words.key(conflict.key)}: {what}"
 
@@ -709,7 +682,7 @@ def _html_rows(conflict: Conflict) -> list[list[str]]:
     cells = conflict_cells(conflict) or [[""] * 4]
     more = [[text, "", "", ""] for text in words.left_out(len(cells), COLUMNS_SHOWN)]
     shown = [*cells[:COLUMNS_SHOWN], *more]
-    what = [one_sided(conflict) or "changed on both sides", *[""] * (len(shown) - 1)]
+    what = [_what(conflict), *[""] * (len(shown) - 1)]
     return [[*head, said, *row] for said, row in zip(what, shown, strict=True)]
 
 
@@ -771,6 +744,69 @@ def _figure(name: Hashable, value: Any) -> str:
     if name == "bytes" and isinstance(value, int):
         return words.size(value)
     return words.line(value) if name == "note" and isinstance(value, str) else words.figure(value)
+
+
+class Recalled(Sequence[Operation]):
+    """Operations of several tables, made from Arrow when they are asked for.
+
+    Parameters
+    ----------
+    title
+        What they are, for the display.
+    parts
+        The rows of each table, as `make` takes them.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        parts: Sequence[tuple[Layout, pa.Table]],
+        make: Callable[[Layout, dict[str, Any]], Operation],
+    ) -> None:
+        self._title, self._parts, self._make = title, parts, make
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Operation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Operation]: ...
+    def __getitem__(self, index: int | slice) -> Operation | list[Operation]:
+        if isinstance(index, slice):
+            places = self._places()[index]
+            return [self._at(place) for place in places] if len(places) <= PAGE_ROWS else list(self)[index]
+        return self._at(self._places()[index])
+
+    def _places(self) -> Sequence[int]:
+        """Where each operation stands in the parts, one behind another."""
+        return range(len(self))
+
+    def _at(self, place: int) -> Operation:
+        for layout, rows in self._parts:
+            if place < len(rows):
+                return self._make(layout, rows.slice(place, 1).to_pylist()[0])
+            place -= len(rows)
+        raise IndexError(place)
+
+    def __iter__(self) -> Iterator[Operation]:
+        return (operation for part in self._parts for _, operation in self._made(*part))
+
+    def _made(self, layout: Layout, rows: pa.Table) -> Iterator[tuple[dict[str, Any], Operation]]:
+        """The rows of one table, a batch at a time, with what is made of them."""
+        for batch in rows.to_batches(max_chunksize=PAGE_ROWS):
+            yield from ((row, self._make(layout, row)) for row in batch.to_pylist())
+
+    def _headline(self) -> str:
+        return f"{self._title}: {words.many(len(self), 'operation')}"
+
+    def __repr__(self) -> str:
+        first = [f"  {operation!r}" for operation in islice(self, words.SHOWN_ROWS)]
+        return "\n".join([self._headline(), *first, *words.left_out(len(self), words.SHOWN_ROWS)])
+
+    def _repr_html_(self) -> str:
+        table = operations_table(islice(self, words.SHOWN_ROWS), self._headline())
+        return words.html(table, words.paragraphs(words.left_out(len(self), words.SHOWN_ROWS)))
 
 
 def _operation_rows(cursor: Cursor, layout: Layout, condition: str) -> list[dict[str, Any]]:

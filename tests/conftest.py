@@ -12,6 +12,28 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from stories import Database, Line, synced, todo_database
+
+import syncframe as sf
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """A SQLite file with two tracked tables."""
+    return todo_database(tmp_path)
+
+
+@pytest.fixture
+def line(database: Database) -> Line:
+    """The same at the end of a line that may fail."""
+    return Line(database.url)
+
+
+@pytest.fixture
+def context(line: Line) -> sf.SyncContext:
+    """A store in memory that was pulled over that line."""
+    return synced(line)
+
 
 def pytest_configure() -> None:
     """Started in the background, a process ignores the stop button, and so would all that the tests start."""

@@ -9,11 +9,6 @@ import syncframe as sf
 from syncframe.backends import open as open_backend
 
 
-@pytest.fixture
-def database(tmp_path):
-    return todo_database(tmp_path)
-
-
 def test_an_edit_made_while_an_answer_was_under_way_outlives_a_late_accepted(tmp_path):
     database = todo_database(tmp_path, tracked=False)
     line = Line(open_backend(database.url))

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from faulty import HTML, Reply, Request, as_json, proxy, service
-from stories import Database, synced, todo_database
+from stories import synced, todo_database
 
 import syncframe as sf
 from syncframe.backends import Checkpoint, Page
@@ -1218,11 +1218,6 @@ def test_one_s_own_write_is_known_by_what_it_wrote_after_the_wire_s_rounding(typ
 
 
 # Over our own server, by a wire that fails
-
-
-@pytest.fixture
-def database(tmp_path) -> Database:
-    return todo_database(tmp_path)
 
 
 @pytest.fixture

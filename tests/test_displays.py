@@ -58,11 +58,6 @@ class Page(HTMLParser):
     handle_decl = handle_pi = unknown_decl = handle_comment
 
 
-@pytest.fixture
-def database(tmp_path):
-    return todo_database(tmp_path)
-
-
 def in_conflict(database) -> sf.SyncContext:
     """A context whose push has met three conflicts: edit against edit, delete against edit, edit against delete."""
     context = synced(database.url)

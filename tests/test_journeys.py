@@ -49,11 +49,6 @@ def stage_and_die(url: str, store: Path) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return todo_database(tmp_path)
-
-
-@pytest.fixture
 def killed(tmp_path: Path, database: Database) -> Path:
     """A store that was pulled, and edited offline by a process that was killed."""
     store = tmp_path / "store.duckdb"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from stories import Line, lost_answers, shown, synced, todo_database, waiting
+from stories import lost_answers, shown, synced, todo_database, waiting
 from test_queue import walked
 
 import syncframe as sf
@@ -32,16 +32,6 @@ def listed(context: sf.SyncContext, kind: str | None = None, table: str | None =
 
 def revision(context: sf.SyncContext) -> int:
     return pages_of(context).pending(None, None, 0, 1)["rev"]
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(todo_database(tmp_path).url)
-
-
-@pytest.fixture
-def context(line: Line) -> sf.SyncContext:
-    return synced(line)
 
 
 # -- what a page shows
@@ -566,6 +556,22 @@ def test_undo_says_what_it_took_back_and_when_there_is_nothing(context):
     assert first.words == "taken back: update of 1 row"
     assert second.words == "there is nothing to take back"
     assert waiting(context) == []
+
+
+def test_a_column_that_only_mine_changed_twice_is_no_clash_as_for_the_conflict_itself(context, line, database):
+    context["todo"].update("a", n=5)
+    line.is_slow = True
+    with pytest.raises(sf.TransientError):
+        context.push(progress=False)
+    line.is_slow = False
+    context["todo"].update("a", n=6)
+    database.run("update todo set title = 'tea' where id = 'a'")
+    context["todo"].pull(query_id="all", push_first=False, progress=False)
+
+    (shown,) = pages_of(context).conflicts("todo", 0, 10)["rows"]
+
+    assert context.conflicts["todo", "a"].columns == ()
+    assert [(cell[0], cell[5]) for cell in shown["cells"]] == [("title", False), ("n", False)]
 
 
 def test_undo_says_how_many_rows_were_sent_since(context):

@@ -44,27 +44,26 @@ ODD = [
 ]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return todo_database(tmp_path)
-
-
-@pytest.fixture
-def line(database: Database) -> Line:
-    return Line(database.url)
-
-
-@pytest.fixture
-def context(line: Line) -> sf.SyncContext:
-    return synced(line)
-
-
 def push(context: sf.SyncContext, what: Any = None, **options: Any) -> sf.PushResult:
     return context.push(what, progress=False, **options)
 
 
 def pull(context: sf.SyncContext, table: str = "todo") -> sf.PullResult:
     return context[table].pull(query_id="all", push_first=False, progress=False)
+
+
+def insert_on_the_way(context: sf.SyncContext, line: Line) -> None:
+    """An insert that was sent, has not arrived, and whose answer is lost."""
+    context["todo"].insert({"id": "d", "title": "salt", "n": 4})
+    line.is_slow = True
+    with pytest.raises(TransientError):
+        push(context)
+    line.is_slow = False
+
+
+def refuse_salt(database: Database) -> None:
+    database.run("create trigger no_salt before insert on todo when new.title = 'salt' begin "
+                 "select raise(abort, 'no salt'); end")  # fmt: skip
 
 
 def edited(context: sf.SyncContext) -> None:
@@ -685,15 +684,10 @@ def test_what_came_to_wait_behind_since_stays_queued(context, line, database):
 
 def test_an_edit_that_came_since_is_not_sent_when_it_is_folded_into_a_refused_operation(context, line, database):
     """The first was sent and its answer lost; refused the second time, what waits behind becomes part of it."""
-    context["todo"].insert({"id": "d", "title": "salt", "n": 4})
-    line.is_slow = True
-    with pytest.raises(TransientError):
-        push(context)
-    line.is_slow = False
+    insert_on_the_way(context, line)
     plan = context.plan()
     context["todo"].update("d", title="sea salt")
-    database.run("create trigger no_salt before insert on todo when new.title = 'salt' begin "
-                 "select raise(abort, 'no salt'); end")  # fmt: skip
+    refuse_salt(database)
 
     result = push(context, plan)
 
@@ -705,15 +699,10 @@ def test_an_edit_that_came_since_is_not_sent_when_it_is_folded_into_a_refused_op
 
 
 def test_what_is_folded_into_a_refused_operation_goes_out_where_both_were_planned(context, line, database):
-    context["todo"].insert({"id": "d", "title": "salt", "n": 4})
-    line.is_slow = True
-    with pytest.raises(TransientError):
-        push(context)
-    line.is_slow = False
+    insert_on_the_way(context, line)
     context["todo"].update("d", title="sea salt")
     plan = context.plan()
-    database.run("create trigger no_salt before insert on todo when new.title = 'salt' begin "
-                 "select raise(abort, 'no salt'); end")  # fmt: skip
+    refuse_salt(database)
 
     result = push(context, plan)
 

@@ -30,11 +30,6 @@ PATIENCE_S = 60  # of processes that do much at once: a slow machine is no failu
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return todo_database(tmp_path)
-
-
-@pytest.fixture
 def store(tmp_path: Path, database: Database) -> Path:
     path = tmp_path / "store.duckdb"
     synced(database.url, path).close()

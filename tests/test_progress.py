@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from jupyter_client.manager import start_new_kernel
-from stories import Database, Line, lost_answers, shown, synced, todo_database, waiting
+from stories import Line, lost_answers, shown, synced, waiting
 
 import syncframe as sf
 
@@ -57,11 +57,6 @@ class Told:
         self.calls.append((done, total, what))
         if self.error is not None and len(self.calls) >= self.after:
             raise self.error
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return todo_database(tmp_path)
 
 
 # -- a callable

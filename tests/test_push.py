@@ -13,21 +13,6 @@ import syncframe as sf
 from syncframe.errors import AccessError, SyncError, TransientError
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return todo_database(tmp_path)
-
-
-@pytest.fixture
-def line(database: Database) -> Line:
-    return Line(database.url)
-
-
-@pytest.fixture
-def context(line: Line) -> sf.SyncContext:
-    return synced(line)
-
-
 def push(context: sf.SyncContext, **options: Any) -> sf.PushResult:
     return context.push(progress=False, **options)
 

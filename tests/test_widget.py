@@ -93,16 +93,6 @@ class Broken(Line):
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(todo_database(tmp_path).url)
-
-
-@pytest.fixture
-def context(line: Line) -> sf.SyncContext:
-    return synced(line)
-
-
-@pytest.fixture
 def heard(context: sf.SyncContext) -> Heard:
     return Heard(context)
 

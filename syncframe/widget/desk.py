@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,12 @@ class Desk:
         return self._pages.cell(of, _text(args, "id"), _text(args, "column"), side)
 
     def _discard(self, args: Args) -> Message:
-        rev = _number(args, "rev", 0, OFFSET_MAX) if "shown" in args or args.get("rev") is not None else None
-        shown = _mapping(args, "shown") if "shown" in args else None
-        if shown is not None:
-            table, kind = _table(shown), _kind(shown)
-            done = self._taken_back(lambda: self._pages.discard_shown(table, kind, rev or 0))
+        if "shown" in args:
+            shown = _mapping(args, "shown")
+            act = partial(self._pages.discard_shown, _table(shown), _kind(shown), _rev(args))
         else:
-            ids = _texts(args, "ids")
-            done = self._taken_back(lambda: self._pages.discard(ids, rev))
+            act = partial(self._pages.discard, _texts(args, "ids"), _rev_if_any(args))
+        done = self._taken_back(act)
         return self._after(done, rows=done.rows)
 
     def _retry(self, args: Args) -> Message:
@@ -119,10 +118,9 @@ class Desk:
     def _settle(self, args: Args) -> Message:
         side = _one_of(args, "side", ("mine", "theirs"))
         if "shown" in args:
-            done = self._pages.settle_shown(side, _table(_mapping(args, "shown")), _number(args, "rev", 0, OFFSET_MAX))
+            done = self._pages.settle_shown(side, _table(_mapping(args, "shown")), _rev(args))
         else:
-            rev = _number(args, "rev", 0, OFFSET_MAX) if args.get("rev") is not None else None
-            done = self._pages.settle(side, _versions(args, "rows"), rev)
+            done = self._pages.settle(side, _versions(args, "rows"), _rev_if_any(args))
         return self._after(done, settled=done.rows, late=done.late)
 
     def _undo(self, args: Args) -> Message:
@@ -335,10 +333,8 @@ def _rejection(row: Message) -> str:
 
 
 def _brought(part: PullResult) -> str:
-    counts = {"new": part.inserted, "changed": part.updated, "gone": part.deleted}
-    words = [f"{count:,} {name}" for name, count in counts.items() if count]
-    words += [many(part.conflicts, "conflict")] * bool(part.conflicts)
-    return ", ".join(words) or "nothing new"
+    conflicts = [many(part.conflicts, "conflict")] * bool(part.conflicts)
+    return ", ".join([*part.brought(), *conflicts]) or "nothing new"
 
 
 # Arguments: what does not fit is refused in words
@@ -383,6 +379,14 @@ def _number(args: Args, name: str, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise _refused(name, value, f"a whole number from {least:,} to {most:,}")
     return value
+
+
+def _rev(args: Args) -> int:
+    return _number(args, "rev", 0, OFFSET_MAX)
+
+
+def _rev_if_any(args: Args) -> int | None:
+    return None if args.get("rev") is None else _rev(args)
 
 
 def _window(args: Args) -> tuple[int, int]:
