@@ -84,14 +84,17 @@ def rebase(operation: Operation, remote: Row | None) -> Operation | None:
     return replace(operation, base=remote, local=merged.row, attempted=False)
 
 
-def keep_mine(base: Row | None, mine: Row | None, theirs: Row | None) -> Row | None:
-    """Lay the cells that mine changed over theirs.
+def keep_mine(
+    base: Row | None, mine: Row | None, theirs: Row | None, together: Iterable[Iterable[str]] = ()
+) -> Row | None:
+    """Lay the cells that mine changed over theirs; columns that are merged as one stay one.
 
     An edit is a set of cells: what only they changed stays theirs, so that nothing is overwritten unseen.
     """
     if mine is None or theirs is None or base is None:
         return mine if theirs is None or mine is None else {**theirs, **mine}
-    return {name: theirs[name] if same(mine[name], base[name]) else mine[name] for name in theirs}
+    kept = {name for group in grouped(theirs, together) for name in group if _changed(group, base, mine)}
+    return {name: mine[name] if name in kept else theirs[name] for name in theirs}
 
 
 def check_policy(policy: object) -> object:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import duckdb
 import pandas as pd
@@ -114,6 +115,7 @@ class SyncContext:
         self._session = session
         self._store, self._queue = session.store, session.queue
         self._widget: Any = None
+        self._widgets: WeakSet[Any] = WeakSet()  # this one, and those that marimo shows
 
     # -- tables
 
@@ -361,10 +363,19 @@ class SyncContext:
 
     @property
     def widget(self) -> Any:
-        """The widget of this context, made once: pending operations and conflicts; None where there is none."""
-        if self._widget is None and make_widget is not None:
-            self._widget = make_widget(self)
+        """The widget of this context: pending operations and conflicts; None where there is none.
+
+        Made once, and anew where its host has closed it, as marimo does when the cell of its first use runs again.
+        """
+        if self._widget is None or self._widget.is_over:
+            self._widget = self._new_widget()
         return self._widget
+
+    def _new_widget(self) -> Any:
+        widget = make_widget(self) if make_widget is not None else None
+        if widget is not None:
+            self._widgets.add(widget)
+        return widget
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:
         """The widget, and HTML and text for where it cannot be shown."""
@@ -373,6 +384,11 @@ class SyncContext:
             return said
         data, metadata = self.widget._repr_mimebundle_()
         return {**data, **said}, metadata
+
+    def _display_(self) -> Any:
+        """What marimo shows: a widget for each cell, for it closes those of a cell that runs again."""
+        widget = self._new_widget()
+        return repr(self) if widget is None else widget
 
     def _ipython_display_(self) -> None:
         """In a kernel two outputs: the summary, which a saved notebook keeps, and the live view, which hides it.
@@ -398,9 +414,9 @@ class SyncContext:
 
     def close(self) -> None:
         """Close the back end and the widget; the store needs no closing, for it is held only inside a call."""
-        widget, self._widget = self._widget, None
-        if widget is not None:  # else ipywidgets would keep it, and its thread, for good
-            widget.close()
+        self._widget = None
+        for widget in [*self._widgets]:
+            widget.close()  # else ipywidgets would keep it, and its thread, for good
         self._session.close()
 
     def __enter__(self) -> SyncContext:

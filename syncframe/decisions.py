@@ -18,6 +18,7 @@ from .keys import key_of, key_table, parts
 from .layout import Layout
 from .schema import Schema, quote, shown
 
+SEEN = "syncframe_rev"  # in the attrs of a frame of conflicts: the store's revision that it shows
 NEEDED = ("table", "key", "column", "theirs", "result")
 
 
@@ -90,7 +91,7 @@ def check_decisions(frame: pd.DataFrame) -> None:
     if missing:
         raise SyncError(
             f"the frame lacks {shown(missing)}",
-            hint='frame = ctx.conflicts.frame(); frame["result"] = frame["mine"]; ctx.conflicts.resolve(frame)',
+            hint='frame = ctx.conflicts.frame(); frame["result"] = frame["theirs"]; ctx.conflicts.resolve(frame)',
         )
     repeated = frame.duplicated(["table", "key", "column"])
     if repeated.any():
@@ -101,7 +102,12 @@ def check_decisions(frame: pd.DataFrame) -> None:
 
 
 def decided_cells(cursor: Cursor, layout: Layout, decisions: pd.DataFrame) -> pa.Table:
-    """The decided cells of one table, a row for each key: k_*, `decided`, n_* the results, t_* what was looked at.
+    """The decided cells of one table, a row for each key.
+
+    Returns
+    -------
+    pa.Table: k_*, `decided`, the results as n_*, what was looked at as t_* (theirs) and, where the frame has it, s_*
+    (mine), and `seen`, the revision at which it was, where the frame says so.
 
     Raises
     ------
@@ -117,16 +123,21 @@ def decided_cells(cursor: Cursor, layout: Layout, decisions: pd.DataFrame) -> pa
         f"case when {places[name]}.is_decided then '1' else '0' end" if name in places else "'0'"
         for name in layout.schema.values
     )
-    values = "".join(f", {quote(f'n_{name}')}, {quote(f't_{name}')}" for name in columns)
+    letters = ["n", "t", *(["s"] if "mine" in decisions else [])]
+    values = "".join(f", {quote(f'{letter}_{name}')}" for name in columns for letter in letters)
+    seen = decisions.attrs.get(SEEN, "null")
     decided = cursor.arrow(
-        f"select {layout.keys}, concat('0', {bits}) as decided{values} from ({keys}){joins}", **named
+        f"""
+        select {layout.keys}, concat('0', {bits}) as decided, {seen}::bigint as seen{values} from ({keys}){joins}
+        """,
+        **named,
     )
     _refuse_empty(cursor, layout, decided)
     return decided
 
 
 def _cells(layout: Layout, column: str, rows: pd.DataFrame) -> pa.Table:
-    """One column's cells: the key as k_*, is_decided, n_ and t_."""
+    """One column's cells: the key as k_*, is_decided, n_, t_ and s_."""
     if column not in layout.schema.values:
         raise SyncError(
             f"{column!r} is no column of {layout.table!r} that can be decided",
@@ -137,7 +148,8 @@ def _cells(layout: Layout, column: str, rows: pd.DataFrame) -> pa.Table:
     # Empty is what a side that deleted the row says of each column; `_refuse_empty` looks at the others.
     typed = replace(layout.schema[column], nullable=True)
     schema = Schema((*layout.schema.key_columns, typed), layout.schema.key)
-    for letter, values in (("n", rows["result"]), ("t", rows["theirs"])):
+    sides = {"n": "result", "t": "theirs", "s": "mine"}
+    for letter, values in ((letter, rows[side]) for letter, side in sides.items() if side in rows):
         row_keys = [dict(zip(layout.schema.key, parts(layout, key), strict=True)) for key in keys]
         given = [{**key, column: value} for key, value in zip(row_keys, values, strict=True)]
         table = table.append_column(f"{letter}_{column}", normalise(object_frame(given), schema).rows[column])
@@ -145,17 +157,20 @@ def _cells(layout: Layout, column: str, rows: pd.DataFrame) -> pa.Table:
 
 
 def _refuse_empty(cursor: Cursor, layout: Layout, decided: pa.Table) -> None:
-    """Refuse an empty result of a NOT NULL column, but where one side has deleted the row."""
+    """Refuse an empty result of a NOT NULL column, but where a row that one side has deleted is to go."""
     needed = [c.name for c in layout.schema.value_columns if not c.nullable and f"n_{c.name}" in decided.column_names]
     if not needed:
         return
     empty = layout.each("case when get_bit(d.decided::bit, {i}) = 1 and d.{n} is null then {text} end", needed)
+    given = [name for name in layout.schema.values if f"n_{name}" in decided.column_names]
+    stays = layout.some("get_bit(d.decided::bit, {i}) = 1 and d.{n} is not null", given)
     found = cursor.arrow(
         f"""
         select {layout.keys_of("d")}, coalesce({", ".join(empty)}) as "column"
         from decided d join {layout.firsts} h on {layout.on("h", "d")} and h.has_remote
         join {layout.lasts} m on {layout.on("m", "d")}
-        where not (h.remote_deleted or m.deleted or h.deleted) and coalesce({", ".join(empty)}) is not null limit 1
+        where (not (h.remote_deleted or m.deleted or h.deleted) or {stays})
+          and coalesce({", ".join(empty)}) is not null limit 1
         """,
         decided=decided,
     ).to_pylist()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .views import Conflict
 
 DATABASE, MINE, COLLEAGUE = "flights.db", "mine.duckdb", "colleague.duckdb"
-QUICKSTART = "01_quickstart.ipynb"
+NOTEBOOKS = ("01_quickstart.ipynb", "02_conflicts.ipynb")
 ALL_FLIGHTS = 336_776
 DELETED, ADDED = 20, 10
 SHARED = "origin = 'JFK' and dest = 'BOS'"
@@ -223,7 +223,7 @@ def lay_out(
         began = time.monotonic()
         demo_database(database, small=small)
         print(f"{_flights_of(database):,} flights in {database} ({time.monotonic() - began:.1f} s)", file=out)
-    page = _quickstart_in(place)
+    page = _notebooks_in(place)[0]
     with serve(database_url(database), port=port) as server:
         print(_TRY.format(url=server.url, store=str(place / MINE), page=page), file=out, flush=True)
         try:
@@ -269,13 +269,14 @@ def service(folder: str | Path = ".", *, small: int | None = None) -> str:
 _SERVED: dict[Path, Server] = {}
 
 
-def _quickstart_in(folder: Path) -> Path:
-    """A copy of the notebook to work in; one that is there stays as it is."""
-    target = folder / QUICKSTART
-    if not target.exists():
-        homes = (Path(__file__).parent, Path(__file__).parents[1])  # as it is installed, and in a clone
-        shutil.copyfile(next(p for home in homes if (p := home / "notebooks" / QUICKSTART).exists()), target)
-    return target
+def _notebooks_in(folder: Path) -> list[Path]:
+    """Copies of the notebooks to work in; one that is there stays as it is."""
+    homes = (Path(__file__).parent, Path(__file__).parents[1])  # as it is installed, and in a clone
+    targets = [folder / name for name in NOTEBOOKS]
+    for target in targets:
+        if not target.exists():
+            shutil.copyfile(next(p for home in homes if (p := home / "notebooks" / target.name).exists()), target)
+    return targets
 
 
 def _lab(server: Server, page: Path, *, browser: bool) -> None:
@@ -306,7 +307,8 @@ def _made(folder: str | Path | None) -> Path:
 
 
 _TRY = """
-They are served at {url}, and {page} goes through all of it:
+They are served at {url}, and {page} goes through all of it
+(02_conflicts.ipynb, beside it, through what two people do to the same rows):
 
     import syncframe as sf
 

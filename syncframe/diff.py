@@ -31,6 +31,7 @@ DELETES_ALWAYS = 10  # so that small tables can be worked on
 DELETES_SHARE = 5  # a fifth of the snapshot
 
 Positions = np.ndarray
+Said = tuple[str, str, str]  # a cell in words: its column, the old value, the new one
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,14 +139,19 @@ class Changes:
         return operations.add_column(0, "ord", pa.array(np.arange(len(operations))))
 
     def __repr__(self) -> str:
-        lines = [f"  {what}: {key}{': ' * bool(cells)}{', '.join(cells)}" for what, key, cells in _described(self)]
+        lines = [
+            f"  {what}: {key}{': ' * bool(cells)}{', '.join(map(_on_one_line, cells))}"
+            for what, key, cells in _described(self)
+        ]
         return "\n".join([_headline(self), *lines, *self.notes])
 
     def _repr_html_(self) -> str:
-        rows, notes = _described(self), [line for note in self.notes for line in note.splitlines()]
+        rows = [row for line in _described(self) for row in _table_rows(line)]
+        notes = [line for note in self.notes for line in note.splitlines()]
         if not rows:
             return words.html(words.paragraphs([_headline(self), *notes]))
-        table = words.html_table(["", "key", "cells"], rows, caption=_headline(self), code=[1, 2])
+        names = ["", "key", "column", "old", "new"]
+        table = words.html_table(names, rows, caption=_headline(self), code=[1, 2, 3, 4], rows_max=len(rows))
         return words.html(table, words.paragraphs(notes))
 
 
@@ -496,14 +502,14 @@ def _headline(changes: Changes) -> str:
     return f"Changes: {counts['delete']} deletes, {counts['insert']} inserts, {counts['update']} updates"
 
 
-def _described(changes: Changes) -> list[tuple[str, str, list[str]]]:
+def _described(changes: Changes) -> list[tuple[str, str, list[Said]]]:
     """(what, keys, cells) of the lines below the first: deletes before all else, for they are what can hurt."""
     pairs = changes.key_changed if len(changes.inserted) <= KEY_CHANGES_MAX else []
-    lines: list[tuple[str, str, list[str]]] = [
+    lines: list[tuple[str, str, list[Said]]] = [
         ("deletes", words.keys(_deleted_keys(changes, ROWS_SHOWN), len(changes.deleted)), []),
         ("key changed", _listed_pairs(pairs), []),
-        ("inserts", words.keys(_inserted_keys(changes, ROWS_SHOWN), len(changes.inserted)), []),
-        *(("updates", key, cells) for key, cells in _updates_described(changes)),
+        *_rows_described("inserts", changes, changes.inserted),
+        *_rows_described("updates", changes, changes.new),
         (
             "left alone, for they were sent or settled since",
             words.keys(changes.left[:ROWS_SHOWN], len(changes.left)),
@@ -518,22 +524,45 @@ def _listed_pairs(pairs: list[tuple[Any, Any]]) -> str:
     return ", ".join(f"{words.key(old)} -> {words.key(new)}" for old, new in pairs[:ROWS_SHOWN]) + more
 
 
-def _updates_described(changes: Changes) -> list[tuple[str, list[str]]]:
-    """The first rows with their first cells, old and new."""
-    keys = _keys(changes.new.select(list(changes.schema.key)).slice(0, ROWS_SHOWN))
-    rows = [(words.key(key), _cells_described(changes, at)) for at, key in enumerate(keys)]
-    more = len(changes.new) - len(keys)
-    return [*rows, (f"and {more:,} more", [])] if more else rows
-
-
-def _cells_described(changes: Changes, at: int) -> list[str]:
-    names = [name for name in changes.touched.column_names if changes.touched[name][at].as_py()]
-    cells = [
-        f"{words.name(n)} {words.cell(_cell(changes.old, n, at))} -> {words.cell(_cell(changes.new, n, at))}"
-        for n in names[:CELLS_SHOWN]
+def _rows_described(what: str, changes: Changes, rows: pa.Table) -> list[tuple[str, str, list[Said]]]:
+    """The first rows with their first cells."""
+    keys = _keys(rows.select(list(changes.schema.key)).slice(0, ROWS_SHOWN))
+    cells = _inserted_cells if what == "inserts" else _updated_cells
+    said: list[tuple[str, str, list[Said]]] = [
+        (what, words.key(key), _first_cells(cells(changes, at))) for at, key in enumerate(keys)
     ]
-    more = len(names) - CELLS_SHOWN
-    return [*cells, f"and {words.many(more, 'more cell')}"] if more > 0 else cells
+    more = len(rows) - len(keys)
+    return [*said, (what, f"and {more:,} more", [])] if more else said
+
+
+def _updated_cells(changes: Changes, at: int) -> list[Said]:
+    """(column, old, new) of each cell of an updated row that differs."""
+    names = [name for name in changes.touched.column_names if changes.touched[name][at].as_py()]
+    return [(words.name(n), *words.change(_cell(changes.old, n, at), _cell(changes.new, n, at))) for n in names]
+
+
+def _inserted_cells(changes: Changes, at: int) -> list[Said]:
+    """(column, nothing, new) of each cell of a new row that is not empty."""
+    names = [name for name in changes.inserted.column_names if name not in changes.schema.key]
+    values = [(name, _cell(changes.inserted, name, at)) for name in names]
+    return [(words.name(name), "", words.cell(value)) for name, value in values if value is not None]
+
+
+def _first_cells(cells: list[Said]) -> list[Said]:
+    more = len(cells) - CELLS_SHOWN
+    return [*cells[:CELLS_SHOWN], (f"and {words.many(more, 'more cell')}", "", "")] if more > 0 else cells
+
+
+def _on_one_line(cell: Said) -> str:
+    name, old, new = cell
+    return " ".join(filter(None, (name, f"{old} ->" if old else "", new)))
+
+
+def _table_rows(line: tuple[str, str, list[Said]]) -> list[list[str]]:
+    """One line of the text as rows of the table, one for each cell."""
+    what, key, cells = line
+    first, *others = cells or [("", "", "")]
+    return [[what, key, *first], *(["", "", *cell] for cell in others)]
 
 
 def _cell(table: pa.Table, name: str, at: int) -> Any:

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from .errors import KeyColumnError, SchemaError
 from .progress import stoppable
 from .schema import NAMES_SHOWN, TYPES, Column, Schema, quote, shown
-from .texts import is_arrow_decimal
+from .texts import DAYS, in_years, is_arrow_decimal
 
 MARK = "syncframe"
 VERSION_COLUMN = "_syncframe_version"
@@ -806,6 +806,8 @@ class _Fit:
         if column.kind == "ENUM":
             labels = pa.array(column.labels, values.type)
             self._check(pc.is_in(values, value_set=labels), values, f"that is one of {shown(column.labels)}")
+        if column.family in DAYS:
+            self._check(in_years(values), values, "of the years 1 to 9999")
         self._check_held(values)
         if not column.nullable and values.null_count:
             self._refuse_unless_known(

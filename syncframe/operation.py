@@ -88,7 +88,7 @@ class Operation:
 
     def _repr_html_(self) -> str:
         head = _named(self)
-        rows = [(words.name(n), words.cell(base), words.cell(local)) for n, base, local in _pairs(self)]
+        rows = [(words.name(n), *words.change(base, local)) for n, base, local in _pairs(self)]
         more = words.left_out(len(rows), words.SHOWN_ROWS)
         table = words.html_table(["column", "base", "local"], rows, caption=head, code=[0, 1, 2])
         return words.html(table if rows else words.paragraphs([head]), words.paragraphs([*more, *state_words(self)]))
@@ -133,7 +133,7 @@ def cell_words(operation: Operation, cells_max: int | None = None) -> list[str]:
     pairs = _pairs(operation)
     shown = pairs[:cells_max]
     if operation.kind == "update":
-        said = [f"{words.name(n)} {words.cell(base)} -> {words.cell(local)}" for n, base, local in shown]
+        said = [f"{words.name(n)} {' -> '.join(words.change(base, local))}" for n, base, local in shown]
     else:
         said = [f"{words.name(n)} {words.cell(local)}" for n, _, local in shown]
     left = len(pairs) - len(said)

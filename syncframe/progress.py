@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import duckdb
 
+from .words import line
+
 Told = Callable[[int, int | None, str], object]
 S = TypeVar("S")
 DELAY_S = 0.5
@@ -125,14 +127,14 @@ class _Bar:
                 return
             self._show(total, what, took_s)
         bar = self._shown
-        bar.set_description_str(what, refresh=False)
+        bar.set_description_str(line(what), refresh=False)
         bar.update(done - bar.n)
 
     def _show(self, total: int | None, what: str, took_s: float) -> None:
         tqdm, is_notebook = _tqdm()
         # Neither shows itself before it has figures; a notebook's is shown below, to be taken away again.
         how: dict[str, Any] = {"display": False} if is_notebook else {"delay": 1e-9}
-        self._shown = bar = tqdm(desc=what, total=total, unit=f" {self.unit}", leave=False, **how)
+        self._shown = bar = tqdm(desc=line(what), total=total, unit=f" {self.unit}", leave=False, **how)
         bar.start_t -= took_s
         bar.last_print_t = bar.start_t
         if is_notebook:

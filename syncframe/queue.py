@@ -104,15 +104,15 @@ class Queue:
 
     def keep_mine(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
         """Settle conflicts, all of them or those named, by the cells that mine changed; return how many."""
-        return resolve.keep_mine(self.store, cursor, layout, keys, rev)
+        return resolve.keep_mine(self.store, cursor, layout, keys, self.store.together(layout.table), rev)
 
     def take_theirs(self, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
         """Settle conflicts, all of them or those named, by the remote rows; return how many."""
         return resolve.take_theirs(self.store, cursor, layout, keys, rev)
 
-    def merge(self, cursor: Cursor, layout: Layout, rev: int | None = None) -> int:
-        """Settle the conflicts in which no column clashes; return how many."""
-        return resolve.merge(self.store, cursor, layout, self.store.together(layout.table), rev)
+    def merge(self, cursor: Cursor, layout: Layout, rev: int | None = None, keys: pa.Table | None = None) -> int:
+        """Settle the conflicts, all of them or those named, in which no column clashes; return how many."""
+        return resolve.merge(self.store, cursor, layout, self.store.together(layout.table), rev, keys)
 
     def settle_cells(
         self, cursor: Cursor, layout: Layout, decided: pa.Table, action: str = "resolve", rev: int | None = None
@@ -188,9 +188,12 @@ class Queue:
             **_planned(only),
         )
         sent = self._sent(cursor, layout, turn)
+        # Marked at a revision of its own, so that who has looked before knows that it was not attempted then.
+        cursor.run(f"update {META}.store set rev = greatest(rev + 1, {push})")
         cursor.run(
             f"""
-            update {layout.edits} e set attempted = true, sent = {push}, retry = {str(is_retry).lower()}, {NO_ERROR}
+            update {layout.edits} e set attempted = true, sent = (select rev from {META}.store),
+                retry = {str(is_retry).lower()}, {NO_ERROR}
             from batch b where e.id = b.id
             """
         )
@@ -400,7 +403,8 @@ class Queue:
         return max((place for place in places if place is not None), default=0)
 
     def next_push(self, cursor: Cursor) -> int:
-        cursor.run(f"update {META}.store set pushes = pushes + 1")
+        """A number above every revision so far: what this push sends is marked with that one or a later."""
+        cursor.run(f"update {META}.store set pushes = greatest(pushes, rev) + 1")
         number: int = cursor.one(f"select pushes from {META}.store")
         return number
 
@@ -422,8 +426,8 @@ def _ready(push: int, last: int, is_retry: bool, only: pa.Table | None) -> str:
     waits = f"not follower and not has_remote and sequence <= {last}" + (f" and {_IN_PLAN}" if only is not None else "")
     if is_retry:
         codes = ", ".join(f"'{code}'" for code in RETRIED_CODES)
-        return f"{waits} and error_code in ({codes}) and sent = {push} and not retry"
-    return f"{waits} and error_code is null and (sent is null or sent <> {push})"
+        return f"{waits} and error_code in ({codes}) and sent >= {push} and not retry"
+    return f"{waits} and error_code is null and (sent is null or sent < {push})"
 
 
 def _turn(is_retry: bool) -> str:

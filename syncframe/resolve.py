@@ -9,13 +9,14 @@ A conflict where one side has deleted the row, or both have made it, has no colu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from . import rules, stage
+from .conflict import grouped
 from .file import Cursor
 from .layout import Layout
 from .learn import FIRST, FOLLOWER, REMOTE, write_meeting
@@ -36,16 +37,20 @@ class Settled:
         How many have decided cells and stand still.
     late
         The keys whose remote is another than was looked at, or that were in no conflict any more.
+    left
+        The keys whose decided cells could not be remembered, so that all of a row's clashes must be decided at once.
     """
 
     settled: int = 0
     open: int = 0
     late: list[Any] = field(default_factory=list)
+    left: list[Any] = field(default_factory=list)
 
     def __iadd__(self, other: Settled) -> Settled:
         self.settled += other.settled
         self.open += other.open
         self.late += other.late
+        self.left += other.left
         return self
 
 
@@ -57,7 +62,8 @@ def resolve(
     Parameters
     ----------
     chosen
-        The key as k_*, the chosen row as n_*, now_deleted, and looked_at: the remote version that was seen.
+        The key as k_*, the chosen row as n_*, now_deleted, and looked_at: the remote version that was seen.  Where it
+        has `given`, a text of 0 and 1 over ``schema.values`` as BIT of given columns, an insert sends those too.
     rev
         The revision that the call makes, where it settles more than these.
     """
@@ -68,21 +74,30 @@ def resolve(
     return late
 
 
-def keep_mine(store: Store, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
+def keep_mine(
+    store: Store, cursor: Cursor, layout: Layout, keys: pa.Table | None, groups: Groups, rev: int | None = None
+) -> int:
     """Settle conflicts by laying the cells that mine changed over the remote rows; return how many."""
-    chosen = _chosen(cursor, layout, keys, rules.kept_mine(), "m.deleted")
+    chosen = _chosen(cursor, layout, keys, rules.kept_mine(layout, groups), "m.deleted")
     return _resolve_all(store, cursor, layout, chosen, "keep mine", rev)
 
 
 def take_theirs(store: Store, cursor: Cursor, layout: Layout, keys: pa.Table | None, rev: int | None = None) -> int:
     """Settle conflicts by the remote rows, all of them or those named; return how many."""
-    chosen = _chosen(cursor, layout, keys, "h.{r}", "h.remote_deleted")
+    chosen = _chosen(cursor, layout, keys, layout.each("h.{r} as {n}"), "h.remote_deleted")
     return _resolve_all(store, cursor, layout, chosen, "take theirs", rev)
 
 
-def merge(store: Store, cursor: Cursor, layout: Layout, groups: Groups, rev: int | None = None) -> int:
-    """Settle the conflicts in which no column was changed on both sides, differently; return how many."""
-    _decide(cursor, layout, None)
+def merge(
+    store: Store,
+    cursor: Cursor,
+    layout: Layout,
+    groups: Groups,
+    rev: int | None = None,
+    keys: pa.Table | None = None,
+) -> int:
+    """Settle the conflicts, all or those named, in which no column was changed on both sides, differently."""
+    _decide(cursor, layout, None, groups, keys)
     chosen = _merged(cursor, layout, groups)
     cursor.run("drop table temp.deciding")
     return _resolve_all(store, cursor, layout, chosen, "merge", rev)
@@ -108,29 +123,34 @@ def settle_cells(
         The columns that are merged as one.
     """
     rev = store.tick(cursor)[0] if rev is None else rev
-    names = _decide(cursor, layout, decided)
+    names = _decide(cursor, layout, decided, groups)
     late = _late(cursor, layout)
     one_sided, merged = _one_sided(cursor, layout, names), _merged(cursor, layout, groups)
     chosen = pa.concat_tables([one_sided, merged])
-    is_open = _kept_open(store, cursor, layout, rev, groups)
+    is_open, left = _kept_open(store, cursor, layout, rev, groups)
     _meet(cursor, layout, chosen)
     _settle_chosen(store, cursor, layout, rev)
     _record(store, cursor, layout, rev, action)
     cursor.run("drop table temp.deciding")
-    return Settled(len(chosen), is_open, late)
+    return Settled(len(chosen), is_open, late, left)
 
 
 def column_cells(cursor: Cursor, layout: Layout, names: Sequence[str], side: str, keys: pa.Table | None) -> pa.Table:
-    """The cells of these columns in conflicts where they differ, decided for one side; as `settle_cells` takes them."""
+    """The cells of these columns in conflicts where they differ, decided for one side; as `settle_cells` takes them.
+
+    The columns are merged as one; what only they changed is theirs, whichever side is chosen.
+    """
     only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
     bits = "".join("1" if name in names else "0" for name in layout.schema.values)
-    value = "m.{l}" if side == "mine" else "h.{r}"
+    mine = [rules.kept_cell(layout, name, names) for name in layout.schema.values if name in names]
+    values = mine if side == "mine" else layout.each("h.{r} as {n}", names)
     return cursor.arrow(
         f"""
-        select {layout.keys_of("h")}, '0{bits}' as decided{layout.also(value + " as {n}", names)}
+        select {layout.keys_of("h")}, '0{bits}' as decided{"".join(f", {value}" for value in values)}
                {layout.also("h.{r} as {t}", names)}
         from (select * from {layout.edits} {only} where has_remote and not follower and not remote_deleted) h
         join {layout.lasts} m on {layout.on("m", "h")} and not m.deleted and not h.deleted
+        left join {layout.rows} r on {layout.on("r", "h")}
         where {layout.some("m.{l} is distinct from h.{r}", names)}
         """,
         **({} if keys is None else {"only_keys": keys}),
@@ -140,12 +160,12 @@ def column_cells(cursor: Cursor, layout: Layout, names: Sequence[str], side: str
 # By rows
 
 
-def _chosen(cursor: Cursor, layout: Layout, keys: pa.Table | None, value: str, deleted: str) -> pa.Table:
+def _chosen(cursor: Cursor, layout: Layout, keys: pa.Table | None, values: Sequence[str], deleted: str) -> pa.Table:
     only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
     return cursor.arrow(
         f"""
         select {layout.keys_of("h")}, h.remote_version as looked_at, {deleted} as now_deleted
-               {layout.also(value + " as {n}")}
+               {"".join(f", {value}" for value in values)}
         from (select * from {layout.edits} {only} where has_remote and not follower) h
         join {layout.lasts} m on {layout.on("m", "h")}
         left join {layout.rows} r on {layout.on("r", "h")}
@@ -162,11 +182,13 @@ def _resolve_all(store: Store, cursor: Cursor, layout: Layout, chosen: pa.Table,
 
 def _meet(cursor: Cursor, layout: Layout, chosen: pa.Table) -> list[Any]:
     """Lay the chosen rows beside the conflicts; return the keys of those that a newer remote has overtaken."""
+    also_given = "c.given" if "given" in chosen.column_names else f"'{layout.no_bits}'"
     cursor.run(
         f"""
         create or replace temp table meeting as
         select {layout.keys_of("c")}, {REMOTE}, {FIRST}, {FOLLOWER}, r.rev is not null as base_there,
-               c.now_deleted, 'resolve' as act, c.looked_at is distinct from h.remote_version as is_late
+               c.now_deleted, 'resolve' as act, c.looked_at is distinct from h.remote_version as is_late,
+               {also_given}::bit as also_given
                {layout.also("c.{n}")}{layout.also("h.{r} as {p}")}{layout.also("h.{l} as {h}")}
         from chosen c
         join (select * from {layout.edits} where has_remote and not follower) h on {layout.on("h", "c")}
@@ -185,8 +207,8 @@ def _settle_chosen(store: Store, cursor: Cursor, layout: Layout, rev: int) -> No
         stage.keep_conflicts(cursor, layout, rev, "meeting")
         # What is chosen is given, all of it: an insert over a deleted row sends the whole row.
         cursor.run(
-            f"update meeting set first_given = '{layout.all_bits}'::bit "
-            "where deleted and not now_deleted and base_there"
+            "update meeting set first_given = case when deleted and not now_deleted and base_there "
+            f"then '{layout.all_bits}'::bit else first_given | also_given end"
         )
         write_meeting(store, cursor, layout, rev)
         _keep_images(cursor, layout, rev, "select *, not now_deleted as after_there from meeting")
@@ -215,44 +237,79 @@ def _record(store: Store, cursor: Cursor, layout: Layout, rev: int, action: str)
 # By cells
 
 
-def _decide(cursor: Cursor, layout: Layout, decided: pa.Table | None) -> list[str]:
-    """Lay decided cells over the three sides of their conflicts: `deciding` has b_*, h_* (first), f_* (last), p_*.
+def _decide(
+    cursor: Cursor, layout: Layout, decided: pa.Table | None, groups: Groups, keys: pa.Table | None = None
+) -> list[str]:
+    """Lay decided cells over the three sides of conflicts: `deciding` has b_*, h_* (first), f_* (last), p_*.
 
     Returns the columns of which some cell is decided.
     """
-    given = set(decided.column_names) if decided is not None else set()
-    names = [name for name in layout.schema.values if f"n_{name}" in given]
+    columns = set(decided.column_names) if decided is not None else set()
+    names = [name for name in layout.schema.values if f"n_{name}" in columns]
     others = layout.others(names)
     is_decided = "get_bit(d.decided::bit, {i}) = 1"
-    # What both sides say needs no decision: of columns that belong together the others may be decided alone.
-    is_alike = "(not m.follower and h.{l} is not distinct from h.{r})"
-    base = f"case when {is_decided} or {is_alike} then h.{{r}} else r.{{v}} end as {{b}}"
     first = f"case when {is_decided} then case when m.follower then h.{{r}} else d.{{n}} end else h.{{l}} end as {{h}}"
     last = f"case when {is_decided} then d.{{n}} else m.{{l}} end as {{f}}"
-    other_base = "r.{v} as {b}" if decided is None else f"case when {is_alike} then h.{{r}} else r.{{v}} end as {{b}}"
     bits = "d.decided::bit" if decided is not None else f"'{layout.no_bits}'::bit"
+    only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
+    given = {"decided": decided, "only_keys": keys}
     cursor.run(
         f"""
         create or replace temp table deciding as
         select {layout.keys_of("h")}, h.remote_version, h.remote_deleted, m.deleted as mine_deleted,
                h.remote_deleted or m.deleted or h.deleted as is_one_sided, r.rev is not null as base_there,
                m.follower as has_follower, (m.given | h.given)::bit as given, {bits} as decided
-               {layout.also(base, names)}{layout.also(other_base, others)}
+               {_bases(layout, names, groups)}
                {layout.also(first, names)}{layout.also("h.{l} as {h}", others)}
                {layout.also(last, names)}{layout.also("m.{l} as {f}", others)}{layout.also("h.{r} as {p}")}
-               {layout.also("d.{n}", names)}{layout.also("d.{t}", names)}
-        from (select * from {layout.edits} where has_remote and not follower) h
+               {layout.also("d.{n}", names)}, {_is_late(layout, names, columns)} as is_late
+        from (select * from {layout.edits} {only} where has_remote and not follower) h
         {f"join decided d on {layout.on('d', 'h')}" if decided is not None else ""}
         join {layout.lasts} m on {layout.on("m", "h")}
         left join {layout.rows} r on {layout.on("r", "h")}
         """,
-        **({} if decided is None else {"decided": decided}),
+        **{name: table for name, table in given.items() if table is not None},
     )
     if decided is not None:
         cursor.run(f"create or replace temp table asked as select {layout.keys} from decided", decided=decided)
-        unlike = layout.some("get_bit(decided, {i}) = 1 and {t} is distinct from {p}", names)
-        cursor.run(f"alter table deciding add column is_late boolean; update deciding set is_late = {unlike}")
     return names
+
+
+def _is_late(layout: Layout, names: Sequence[str], columns: Collection[str]) -> str:
+    """Whether a cell is another than was looked at, or one side has deleted the row since.
+
+    That one is not to be seen by its cells: NULL is what they say of a column of either.  Where nothing tells when
+    they were looked at, all of its cells that are not NULL must have been.
+    """
+    is_decided = "get_bit(d.decided::bit, {i}) = 1"
+    is_there = "not m.deleted and (r.rev is not null or get_bit(m.given | h.given, {i}) = 1)"
+    seen = [name for name in names if f"s_{name}" in columns]
+    unlike = (
+        layout.some(f"{is_decided} and d.{{t}} is distinct from h.{{r}}", names),
+        layout.some(f"{is_decided} and d.{{s}} is distinct from case when {is_there} then m.{{l}} end", seen),
+    )
+    others = layout.some(f"{is_decided} is not true and coalesce(case when {is_there} then m.{{l}} end, h.{{r}}) "
+                         "is not null") if "seen" in columns else "false"  # fmt: skip
+    since = f"case when d.seen is null then {others} else greatest(h.rev, m.rev) > d.seen end"
+    half = f"(h.remote_deleted or m.deleted or h.deleted) and {since}" if "seen" in columns else "false"
+    return f"({' or '.join(unlike)} or ({half}))"
+
+
+def _bases(layout: Layout, decided: Collection[str], groups: Groups) -> str:
+    """The base of each cell: what is there, once it is decided.
+
+    What both sides say needs no decision: of columns that belong together the others may be decided alone.
+    """
+    is_decided = "get_bit(d.decided::bit, {i}) = 1"
+    cell = ("not m.follower and h.{l} is not distinct from h.{r}", is_decided, "h.{r}", "r.{v}", "{b}")
+    parts = []
+    for group in grouped(layout.schema.values, groups):
+        some = layout.some(is_decided, [name for name in group if name in decided])
+        for name in group:
+            is_alike, is_own, theirs, base, named = (layout.each(part, [name])[0] for part in cell)
+            own = is_own if name in decided else "false"
+            parts.append(f"case when {own} or ({is_alike} and {some}) then {theirs} else {base} end as {named}")
+    return "".join(f", {part}" for part in parts)
 
 
 def _late(cursor: Cursor, layout: Layout) -> list[Any]:
@@ -272,7 +329,7 @@ def _one_sided(cursor: Cursor, layout: Layout, names: Sequence[str]) -> pa.Table
     other = "case when remote_deleted then {f} else {p} end as {n}"
     return cursor.arrow(
         f"""
-        select {layout.keys}, remote_version as looked_at, not {some} as now_deleted
+        select {layout.keys}, remote_version as looked_at, not {some} as now_deleted, decided::varchar as given
                {_in_order(layout, cell, other, names)}
         from deciding where is_one_sided
         """
@@ -284,22 +341,25 @@ def _merged(cursor: Cursor, layout: Layout, groups: Groups) -> pa.Table:
     values = rules.merged_row(layout, groups)
     return cursor.arrow(
         f"""
-        select {layout.keys}, remote_version as looked_at, false as now_deleted{"".join(f", {v}" for v in values)}
+        select {layout.keys}, remote_version as looked_at, false as now_deleted, decided::varchar as given
+               {"".join(f", {v}" for v in values)}
         from deciding where not is_one_sided and not {rules.clashes(layout, groups)}
         """
     )
 
 
-def _kept_open(store: Store, cursor: Cursor, layout: Layout, rev: int, groups: Groups) -> int:
-    """Of conflicts that clash still, remember the decided cells; return how many they are."""
-    # Behind what was sent and not answered there is no base to move; both made: there is none at all.
+def _kept_open(store: Store, cursor: Cursor, layout: Layout, rev: int, groups: Groups) -> tuple[int, list[Any]]:
+    """Of conflicts that clash still, remember the decided cells; return how many they are, and the keys of others."""
     cursor.run(
         f"""
         create or replace temp table still as
-        select *, true as after_there from deciding
-        where not is_one_sided and base_there and not has_follower and {rules.clashes(layout, groups)}
+        select *, true as after_there from deciding where not is_one_sided and {rules.clashes(layout, groups)}
         """
     )
+    # Behind what was sent and not answered there is no base to move; both made: there is none at all.
+    has_no_base = "not base_there or has_follower"
+    left = stage.key_values(cursor.arrow(f"select {layout.keys} from still where {has_no_base}"), layout)
+    cursor.run(f"delete from still where {has_no_base}")
     total: int = cursor.one("select count(*) from still")
     if total:
         stage.keep_conflicts(cursor, layout, rev, "still")
@@ -310,7 +370,7 @@ def _kept_open(store: Store, cursor: Cursor, layout: Layout, rev: int, groups: G
             cursor.run(f"update {part} e set rev = {rev}{change} from still s where {layout.on('e', 's')}")
         _keep_images(cursor, layout, rev, "select * from still")
     cursor.run("drop table temp.still")
-    return total
+    return total, left
 
 
 def _in_order(layout: Layout, template: str, other: str, names: Sequence[str]) -> str:

@@ -131,7 +131,7 @@ def _unseen(layout: Layout, names: Collection[str], mode: str) -> str:
     new_there = layout.some("{p} is distinct from {h}", names)
     clash = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}", names)
     return f"""
-        (behind_id is not null and (not is_ours or (forced and deleted <> first_deleted))
+        (behind_id is not null and not (deleted and behind_deleted) and (not is_ours or (forced and deleted <> first_deleted))
          and case when deleted or first_deleted or behind_deleted
                   then deleted <> first_deleted or (behind_deleted and {new_there})
                   else {clash if mode == "merge" else new_there} end)
@@ -164,15 +164,26 @@ def rebased_local() -> str:
     """
 
 
-def kept_mine() -> str:
-    """The cells that mine (m, behind the first h) changed against the base r, laid over theirs."""
-    return """
+def kept_mine(layout: Layout, groups: Iterable[Iterable[str]]) -> list[str]:
+    """The cells that mine (m, behind the first h) changed against the base r, laid over theirs; as n_*.
+
+    Columns that are merged as one stay one: all of mine where mine changed some of them.
+    """
+    group_of = {name: group for group in grouped(layout.schema.values, groups) for name in group}
+    return [kept_cell(layout, name, group_of[name]) for name in layout.schema.values]
+
+
+def kept_cell(layout: Layout, name: str, group: Collection[str]) -> str:
+    """One of them, of a group of columns that are merged as one."""
+    is_mine = layout.some("m.{l} is distinct from r.{v} or (m.follower and m.{l} is distinct from h.{l})", group)
+    is_given = "get_bit(m.given, {i}) = 1 or get_bit(h.given, {i}) = 1"
+    mine, theirs, said, cell = (layout.each(t, [name])[0] for t in ("m.{l}", "h.{r}", is_given, "{n}"))
+    return f"""
         case when m.deleted then null
-             when h.remote_deleted then m.{l}
-             when r.rev is null then case when get_bit(m.given, {i}) = 1 or get_bit(h.given, {i}) = 1
-                                          then m.{l} else h.{r} end
-             when m.{l} is distinct from r.{v} or (m.follower and m.{l} is distinct from h.{l}) then m.{l}
-             else h.{r} end
+             when h.remote_deleted then {mine}
+             when r.rev is null then case when {said} then {mine} else {theirs} end
+             when {is_mine} then {mine}
+             else {theirs} end as {cell}
     """
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import pyarrow as pa
+
 from .backends import Backend
 from .backends import open as open_backend
 from .backends.base import Promises
@@ -25,6 +27,7 @@ from .pull import Pull, PullResult
 from .push import Push, PushResult, belong
 from .queue import Queue
 from .store import Store, utc_now
+from .words import many
 
 _SECRET = re.compile(r"(?<=[?&])([^=&]*(?:token|key|password|secret|sig)[^=&]*)=[^&]*", re.IGNORECASE)
 
@@ -111,6 +114,18 @@ class Session:
         self.is_online = not isinstance(error, TransientError)
         self.asked_at = utc_now()
 
+    @contextlib.contextmanager
+    def _queued(self, tables: Collection[str] | None, only: pa.Table | None) -> Iterator[None]:
+        """Whoever hears that a push came to nothing hears that nothing is lost."""
+        try:
+            yield
+        except BackendError as error:
+            with self.store.reading() as cursor:
+                count = self.queue.pending(cursor, tables, only)
+            kept = f"{many(count, 'operation')} still queued"
+            error.hint = f"{error.hint}; {kept}" if error.hint else kept
+            raise
+
     def policy(self, given: object) -> object:
         """What holds for a call: what it says, else the context's."""
         return check_policy(given) if given is not None else self.on_conflict
@@ -145,7 +160,7 @@ class Session:
             waiting = self.queue.pending(cursor, tables, only)
         backend = self.asked() if waiting else self.backend
         push = Push(self.store, self.queue, backend, self.url)  # type: ignore[arg-type]
-        with self._asking():
+        with self._asking(), self._queued(tables, only):
             result = push.run(
                 tables,
                 until=until,

@@ -606,7 +606,8 @@ class SyncTable:
     def keep_together(self, *columns: str) -> None:
         """Merge these columns as one, such as latitude and longitude; remembered in the store.
 
-        `Conflict.merged` and `Conflict.columns` go by it.
+        `Conflict.merged`, `Conflict.columns` and keep_mine() go by it.  Of a row that both sides have made there is no
+        base that says what was changed: there each column stands for itself.
         """
         schema = self.schema
         _checked_columns(columns, schema)

@@ -7,6 +7,7 @@ lower case, bytes in hex.  Read are also a blank for the ``T``, offsets, and tim
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
@@ -15,9 +16,11 @@ import pyarrow.compute as pc
 
 from .schema import Column
 
+DAYS = ("date", "timestamp", "instant")
+_YEARS = (dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59, 999_999))
 _DAY = "1970-01-01T"
 _UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-_OFFSET = ":[0-9]{2}(\\.[0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
+OFFSET = ":[0-9]{2}(\\.[0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
 def written(values: pa.Array | pa.ChunkedArray, column: Column) -> list[str | None]:
@@ -30,7 +33,20 @@ def parsed(texts: Sequence[str | None], column: Column) -> pa.Array:
     """Return texts as values of `column`'s type; pyarrow.ArrowInvalid if one is none."""
     parse = _PARSERS.get("uuid" if column.kind == "UUID" else column.family)
     array = pa.array(texts, pa.string())
-    return parse(array) if parse else array.cast(column.arrow)
+    values = parse(array) if parse else array.cast(column.arrow)
+    if column.family in DAYS and not pc.all(in_years(values)).as_py():
+        raise pa.ArrowInvalid("beyond the years 1 to 9999")
+    return values
+
+
+def in_years(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Whether dates or moments are of the years 1 to 9999: Python has no others, and a frame could not show them."""
+    first, last = (pa.scalar(moment, pa.timestamp("us")).cast(pa.int64()) for moment in _YEARS)
+    if pa.types.is_date(values.type):
+        first, last = (pa.scalar(moment.date(), values.type) for moment in _YEARS)
+        return pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))
+    since = values.cast(pa.timestamp("us", values.type.tz)).cast(pa.int64())
+    return pc.and_(pc.greater_equal(since, first), pc.less_equal(since, last))
 
 
 def is_arrow_decimal(value: Decimal) -> bool:
@@ -81,7 +97,7 @@ def _clock(texts: pa.Array) -> pa.Array:
 
 def _instants(texts: pa.Array) -> pa.Array:
     """A time without an offset is UTC, as SQLite's own current_timestamp is."""
-    has_offset = pc.match_substring_regex(texts, _OFFSET)
+    has_offset = pc.match_substring_regex(texts, OFFSET)
     return pc.if_else(has_offset, texts, pc.binary_join_element_wise(texts, "Z", "")).cast(pa.timestamp("us", "UTC"))
 
 

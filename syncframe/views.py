@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from . import words
 from .conflict import merge
-from .decisions import check_decisions, decided_cells, frame_of_conflicts
+from .decisions import SEEN, check_decisions, decided_cells, frame_of_conflicts
 from .errors import KeyColumnError, SyncError
 from .file import Cursor
 from .frame import hand_out, listed_frame, normalise, object_frame
 from .keys import key_of, key_table, parts
-from .layout import Layout
+from .layout import META, Layout
 from .operation import CELLS_SHOWN, Operation, Refusal, Row, operation_words, operations_table, same, state_words
 from .queue import KINDS, Queue
 from .resolve import Settled
@@ -30,6 +30,7 @@ from .schema import quote, shown
 from .store import Store, operations_source, parsed
 
 PAGE_ROWS = 1_000
+PAGE_ROWS_OF_ALL = 10_000  # where all are read: each page is joined with the whole queue
 COLUMNS_SHOWN = 8  # of one conflict among others
 
 
@@ -199,6 +200,7 @@ class Conflict:
     together: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     key_names: tuple[str, ...] = field(default=(), repr=False)
     _view: ConflictView | None = field(default=None, repr=False, compare=False)
+    _edited: int = field(default=0, repr=False, compare=False)  # the revision of the newest edit that is in mine
 
     def __repr__(self) -> str:
         return f"Conflict({conflict_words(self)})"
@@ -247,7 +249,7 @@ class Conflict:
         Raises
         ------
         SyncError
-            If a newer remote row has come since this conflict was read; nothing is done then.
+            If a newer remote row, or another edit of it, has come since this conflict was read; nothing is done then.
         """
         self._decide(dict(values))
 
@@ -255,7 +257,7 @@ class Conflict:
         if self._of_view()._settle([(self, decision)]):
             raise SyncError(
                 f"row {self.key!r} of {self.table!r} is not in this conflict any more, "
-                "or a newer remote row has come; nothing was done",
+                "or a newer remote row or edit has come; nothing was done",
                 hint=f"look again: ctx.conflicts[{self.table!r}, {self.key!r}]",
             )
 
@@ -335,7 +337,7 @@ class ConflictView:
         rows = cursor.arrow(
             f"""
             select h.sequence, {layout.keys_of("h")}, r.rev is not null as base_there, m.deleted as mine_deleted,
-                   h.deleted as first_deleted, h.remote_deleted, h.remote_version,
+                   h.deleted as first_deleted, h.remote_deleted, h.remote_version, greatest(h.rev, m.rev) as edited,
                    (m.given | h.given)::varchar as bits, m.follower{layout.also("r.{v} as {b}")}
                    {layout.also("m.{l}")}{layout.also("h.{r}")}{layout.also("h.{l} as {f}")}
             from (select * from {layout.edits} {only} where has_remote and not follower and sequence > {after}) h
@@ -355,16 +357,23 @@ class ConflictView:
         kind = "insert" if base is None else "delete" if row["first_deleted"] else "update"
         return Conflict(
             layout.table, key_of(layout, row), kind, base, mine, theirs, row["remote_version"], first, together,
-            layout.schema.key, self,
+            layout.schema.key, self, row["edited"],
         )  # fmt: skip
 
     def frame(self) -> pd.DataFrame:
-        """One row per differing cell, with columns table, key, column, base, mine, theirs."""
+        """One row per differing cell, with columns table, key, column, base, mine, theirs.
+
+        Cells that they alone have changed are among them, with mine as it was in base: taking mine there takes their
+        change back.
+        """
         with self._store.reading() as cursor:
             found = [frame_of_conflicts(cursor, layout) for layout in self._layouts(cursor, None)]
+            rev = cursor.one(f"select rev from {META}.store")
         empty = pd.DataFrame(columns=["table", "key", "column", "base", "mine", "theirs"], dtype=object)
         frame = pd.concat([part for part in found if len(part)] or [empty], ignore_index=True)
-        return frame.astype({"table": "str", "column": "str"})
+        frame = frame.astype({"table": "str", "column": "str"})
+        frame.attrs[SEEN] = rev
+        return frame
 
     def keep_mine(self, table: str | None = None, column: str | None = None, where: str | None = None) -> int:
         """Settle all that are shown by what was edited here; return how many.
@@ -427,10 +436,12 @@ class ConflictView:
         with self._store.transaction() as cursor:
             rev, _ = self._store.tick(cursor)
             for table, decisions in frame.groupby("table", sort=False):
+                decisions.attrs = frame.attrs
                 layout = self._store.layout(cursor, self._store.known(str(table)))
                 cells = decided_cells(cursor, layout, decisions)
                 total += self._queue.settle_cells(cursor, layout, cells, rev=rev)
         _warn_late(total.late)
+        _warn_left(total.left)
         return total.settled
 
     def _settle_many(self, side: str, table: str | None, column: str | None, where: str | None) -> int:
@@ -469,7 +480,9 @@ class ConflictView:
         self, cursor: Cursor, layout: Layout, side: str, column: str | None, keys: pa.Table | None, rev: int
     ) -> int:
         if column is not None:
-            return self._queue.settle_column(cursor, layout, column, side, keys, rev).settled
+            done = self._queue.settle_column(cursor, layout, column, side, keys, rev)
+            _warn_left(done.left)
+            return done.settled
         settle = self._queue.keep_mine if side == "mine" else self._queue.take_theirs
         return settle(cursor, layout, keys, rev)
 
@@ -481,7 +494,7 @@ class ConflictView:
             for table in dict.fromkeys(conflict.table for conflict, _ in decisions):
                 layout = self._store.layout(cursor, table)
                 own = [(c, decision) for c, decision in decisions if c.table == table]
-                overtaken = set(self._overtaken(cursor, layout, [c for c, _ in own]))
+                overtaken = set(self._overtaken(cursor, layout, own))
                 late += [c for place, (c, _) in enumerate(own) if place in overtaken]
                 self._settle_table(cursor, layout, [one for i, one in enumerate(own) if i not in overtaken], rev)
         return late
@@ -496,19 +509,23 @@ class ConflictView:
         if chosen:
             self._queue.resolve(cursor, layout, _chosen_rows(layout, chosen), rev=rev)
 
-    def _overtaken(self, cursor: Cursor, layout: Layout, conflicts: Sequence[Conflict]) -> list[int]:
-        """The places of those that are not in this conflict any more."""
-        seen = key_table(layout, [c.key for c in conflicts])
-        seen = seen.append_column("looked_at", pa.array([c.version for c in conflicts], pa.string()))
-        seen = seen.append_column("place", pa.array(range(len(conflicts))))
+    def _overtaken(self, cursor: Cursor, layout: Layout, decisions: Sequence[tuple[Conflict, object]]) -> list[int]:
+        """The places of those that are not in this conflict any more, or that would undo an edit made here since."""
+        seen = key_table(layout, [conflict.key for conflict, _ in decisions])
+        seen = seen.append_column("looked_at", pa.array([c.version for c, _ in decisions], pa.string()))
+        edited = [None if how == "mine" else conflict._edited for conflict, how in decisions]  # mine keeps newer edits
+        seen = seen.append_column("edited", pa.array(edited, pa.int64()))
+        seen = seen.append_column("place", pa.array(range(len(decisions))))
         standing = cursor.arrow(
             f"""
             select s.place from seen s join {layout.firsts} h on {layout.on("h", "s")}
+            join {layout.lasts} m on {layout.on("m", "s")}
             where h.has_remote and h.remote_version is not distinct from s.looked_at
+              and coalesce(greatest(h.rev, m.rev) <= s.edited, true)
             """,
             seen=seen,
         )["place"].to_pylist()
-        return sorted(set(range(len(conflicts))) - set(standing))
+        return sorted(set(range(len(decisions))) - set(standing))
 
     def __repr__(self) -> str:
         total, first = self._shown()
@@ -553,7 +570,7 @@ def settle_by(view: ConflictView, how: Callable[[Conflict], object]) -> int:
     An error in it leaves that conflict as it was; it is told in a warning that names the row.
     """
     decisions = []
-    for conflict in view:
+    for conflict in view._by_table(PAGE_ROWS_OF_ALL):
         try:
             decision = _decided(how, conflict)
         except SyncError as error:
@@ -587,7 +604,16 @@ def _warn_late(late: Sequence[Any]) -> None:
     if late:
         warnings.warn(
             f"{words.many(len(late), 'row')} left as they were, for they are in no conflict any more or a newer remote "
-            f"row has come: {shown(late)}; look again at ctx.conflicts",
+            f"row or edit has come: {shown(late)}; look again at ctx.conflicts",
+            stacklevel=4,
+        )
+
+
+def _warn_left(left: Sequence[Any]) -> None:
+    if left:
+        warnings.warn(
+            f"{words.many(len(left), 'row')} left as they were, for both sides made them or an edit waits behind one "
+            f"that was sent: {shown(left)}; decide all columns of theirs that clash in one call",
             stacklevel=4,
         )
 
@@ -598,6 +624,8 @@ def _chosen_rows(layout: Layout, chosen: Sequence[tuple[Conflict, dict[str, Any]
     fitted = normalise(object_frame(rows), layout.schema).rows
     names = {n: f"k_{n}" for n in layout.schema.key} | {n: f"n_{n}" for n in layout.schema.values}
     table = fitted.rename_columns([names[n] for n in fitted.column_names])
+    given = ["0" + "".join("1" if name in values else "0" for name in layout.schema.values) for _, values in chosen]
+    table = table.append_column("given", pa.array(given, pa.string()))
     table = table.append_column("now_deleted", pa.array([False] * len(rows), pa.bool_()))
     return table.append_column("looked_at", pa.array([c.version for c, _ in chosen], pa.string()))
 
@@ -651,8 +679,8 @@ def differing(conflict: Conflict) -> Iterator[tuple[str, Any, Any, Any]]:
 def conflict_words(conflict: Conflict) -> str:
     """The row and its first cells that differ, on one line."""
     cells = [
-        f"{words.name(n)}: base {words.cell(base)}, mine {words.cell(mine)}, theirs {words.cell(theirs)}"
-        for n, base, mine, theirs in islice(differing(conflict), CELLS_SHOWN)
+        "{}: base {}, mine {}, theirs {}".format(words.name(n), *words.cells(*values))
+        for n, *values in islice(differing(conflict), CELLS_SHOWN)
     ]
     is_there = conflict.mine is not None and conflict.theirs is not None
     what = "; ".join(cells) if is_there else one_sided(conflict)
@@ -665,7 +693,7 @@ def conflict_cells(conflict: Conflict) -> list[list[str]]:
     """The cells that differ, in words; "-" on a side where the row is not."""
     sides = (conflict.base, conflict.mine, conflict.theirs)
     return [
-        [words.name(n), *(words.cell(v) if side is not None else "-" for v, side in zip(values, sides, strict=True))]
+        [words.name(n), *(v if side is not None else "-" for v, side in zip(words.cells(*values), sides, strict=True))]
         for n, *values in differing(conflict)
     ]
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from html import escape
-from itertools import islice
+from itertools import combinations, islice
 from typing import Any
 
 SHOWN_ROWS = 20
 CELL_CHARACTERS_MAX = 40
 KEY_CHARACTERS_MAX = 80
+LEAD = 8  # characters before a difference
 LINE_CHARACTERS_MAX = 240
 NULL = "NULL"
 
@@ -35,13 +36,59 @@ def left_out(count: int, shown: int, hint: str = "") -> list[str]:
 
 
 def cell(value: Any) -> str:
-    """A value on one line; text in quotes, so that '' and '7' are told from NULL and 7."""
+    """A value on one line; text in quotes, so that '' and '7' are told from NULL and 7; of a long one its length."""
     if _is_nothing(value):
         return NULL
-    if isinstance(value, (str, bytes)):
-        value = value[: CELL_CHARACTERS_MAX + 1]  # a text may have a million letters, and none is looked at twice
-        return cut(repr(value) if isinstance(value, str) else f"x'{value.hex()}'")
-    return cut(str(plain(value)))
+    return _excerpt(value, 0) if isinstance(value, (str, bytes)) else cut(str(plain(value)))
+
+
+def change(old: Any, new: Any) -> tuple[str, str]:
+    """An old value and the new one, told apart."""
+    before, after = cells(old, new)
+    return before, after
+
+
+def cells(*values: Any) -> list[str]:
+    """Values side by side; two that would read the same are shown from shortly before they differ."""
+    starts = [0] * len(values)
+    for i, j in combinations(range(len(values)), 2):
+        one, other = values[i], values[j]
+        is_alike = type(one) is type(other) and isinstance(one, (str, bytes)) and one != other
+        if is_alike and _part(one, starts[i]) == _part(other, starts[j]):
+            starts[i] = starts[j] = _shortly_before(one, other)
+    return [_excerpt(v, s) if isinstance(v, (str, bytes)) else cell(v) for v, s in zip(values, starts, strict=True)]
+
+
+def _shortly_before(one: str | bytes, other: str | bytes) -> int:
+    """Where to begin, so that the place where they differ is among what is shown."""
+    at = _apart(one, other)
+    start = max(0, at - LEAD)
+    return at if _part(one, start) == _part(other, start) else start
+
+
+def _excerpt(value: str | bytes, start: int) -> str:
+    said = _part(value, start)
+    if not start and len(value) <= CELL_CHARACTERS_MAX and not said.endswith("..."):
+        return said
+    unit = "characters" if isinstance(value, str) else "bytes"
+    return f"{said} ({len(value):,} {unit})"
+
+
+def _part(value: str | bytes, start: int) -> str:
+    part = value[start : start + CELL_CHARACTERS_MAX + 1]  # of a million letters no more are looked at
+    return cut("..." * bool(start) + (repr(part) if isinstance(part, str) else f"x'{part.hex()}'"))
+
+
+def _apart(a: str | bytes, b: str | bytes) -> int:
+    """How many characters, or bytes, two values have in common at their beginning."""
+    same, most = 0, min(len(a), len(b))
+    while same < most:
+        middle = (same + most + 1) // 2
+        if a[same:middle] == b[same:middle]:
+            same = middle
+        else:
+            most = middle - 1
+    return same
 
 
 def key(value: Any) -> str:

@@ -394,6 +394,23 @@ def test_nothing_new_of_a_query_with_a_filter_is_at_most_two_requests(dialect):
 
 
 @DIALECTS
+def test_rows_by_key_are_asked_for_once(dialect):
+    canned = Canned(dialect, counts=False)
+    crowded(canned, 50, lambda n: START + ms(n))
+
+    with canned.running(schemas=SCHEMAS) as backend:
+        schema = backend.schema("todo")
+        (page,) = backend.pull("todo", Query(parse("n < 40", schema)), None)
+        keys = page.rows.select(["id"])
+        before = canned.lists
+        found = backend.rows("todo", keys)
+        asked = canned.lists - before
+
+    assert (len(keys), len(found)) == (40, 40)
+    assert asked == 2  # twenty keys to a request
+
+
+@DIALECTS
 def test_every_request_of_a_run_is_counted(dialect):
     canned = Canned(dialect, cap=4)
     crowded(canned, 10, lambda n: START + ms(n))

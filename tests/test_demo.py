@@ -132,16 +132,17 @@ def test_the_demo_laid_out_twice_uses_the_database_that_is_there(tmp_path):
     assert rows(tmp_path / "flights.db", "select distinct note from flights") == [("mine",)]
 
 
-def test_the_demo_lays_a_copy_of_the_quickstart_out_and_leaves_one_that_was_edited(tmp_path):
+def test_the_demo_lays_copies_of_the_notebooks_out_and_leaves_one_that_was_edited(tmp_path):
     demo.lay_out(tmp_path, small=1_000, out=io.StringIO(), until=at_once)
-    page = tmp_path / "01_quickstart.ipynb"
-    first = page.read_text()
-    page.write_text("edited")
+    pages = sorted(tmp_path.glob("*.ipynb"))
+    first = [page.read_text() for page in pages]
+    pages[1].write_text("edited")
 
     demo.lay_out(tmp_path, small=1_000, out=io.StringIO(), until=at_once)
 
-    assert "sf.connect" in first
-    assert page.read_text() == "edited"
+    assert [page.name for page in pages] == ["01_quickstart.ipynb", "02_conflicts.ipynb"]
+    assert all("sf.connect" in page for page in first)
+    assert [page.read_text() for page in pages] == [first[0], "edited"]
 
 
 def test_a_notebook_asks_the_demo_s_server_or_one_of_its_own_which_is_the_same_at_each_call(tmp_path, monkeypatch):

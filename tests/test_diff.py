@@ -85,7 +85,7 @@ def test_updates_inserts_and_deletes_are_found_and_shown(todo):
     assert repr(changes) == (
         "Changes: 1 deletes, 1 inserts, 2 updates\n"
         "  deletes: 'b'\n"
-        "  inserts: 'e'\n"
+        "  inserts: 'e': title 'jam', done False, rank 5\n"
         "  updates: 'a': title 'milk' -> 'cream', rank 1 -> NULL\n"
         "  updates: 'c': title NULL -> 'ham'"
     )
@@ -110,7 +110,7 @@ def test_the_display_names_a_few_of_many_and_escapes_html(todo):
 
     text = repr(changes).splitlines()
     assert text[0] == "Changes: 0 deletes, 0 inserts, 50 updates"
-    assert text[1] == "  updates: '<0>': title 'x' -> '" + "y" * 36 + "..."
+    assert text[1] == "  updates: '<0>': title 'x' -> '" + "y" * 36 + "... (100 characters)"
     assert text[-1] == "  updates: and 40 more"
     assert "&lt;0&gt;" in changes._repr_html_()
     assert "<0>" not in changes._repr_html_()

@@ -93,7 +93,8 @@ def in_conflict(database) -> sf.SyncContext:
         (dt.date(2013, 1, 2), "2013-01-02"),
         (dt.datetime(2013, 1, 2, 6, tzinfo=dt.UTC), "2013-01-02T06:00:00Z"),
         ("two\nlines \u202e", "'two\\nlines \\u202e'"),
-        ("y" * 1_000_000, "'" + "y" * 36 + "..."),
+        ("y" * 1_000_000, "'" + "y" * 36 + "... (1,000,000 characters)"),
+        (b"\x00" * 50, "x'" + "0" * 35 + "... (50 bytes)"),
     ],
 )
 def test_a_cell_is_said_on_one_line_and_types_are_told_apart(value, said):
@@ -186,7 +187,7 @@ def test_an_operation_is_one_readable_line(database):
     context["todo"].insert({"id": "e", "title": "jam"})
 
     assert [repr(operation) for operation in context.pending] == [
-        "Operation(update todo 'a': title 'milk' -> '" + "y" * 36 + "...)",
+        "Operation(update todo 'a': title 'milk' -> '" + "y" * 36 + "... (1,000 characters))",
         "Operation(delete todo 'b')",
         "Operation(insert todo 'e': title 'jam')",
     ]
@@ -330,7 +331,43 @@ def test_changes_show_deletes_first_and_up_to_ten_rows_with_old_and_new_cells(da
     ]
     assert text[-1] == "  updates: and 21 more"
     assert page.body_rows == 1 + 10 + 1
-    assert "n 2 -> 3" in page.text
+    assert "keycolumnoldnew" in page.text and "updates'b'n23" in page.text
+
+
+LONG = "of the flight to Boston that left so late " * 30
+
+
+def test_changes_show_each_cell_as_the_widget_does(database):
+    """NULL, empty, blanks and what cannot be seen are told apart; long texts have their length and show what differs."""
+    context = synced(database.url)
+    context["todo"].update("a", title=LONG + "is fog")
+    frame = context["todo"].frame()
+    frame.loc["a", "title"] = LONG + "was fog"
+    frame.loc["b", ["title", "code"]] = ["", "NULL"]
+    frame.loc["c", ["title", "list"]] = [" \u202e<b>\n", None]
+    frame.loc["d"] = ["home", "tea  ", 7, None, None]
+
+    changes = context["todo"].diff(frame)
+
+    assert repr(changes).splitlines() == [
+        "Changes: 0 deletes, 1 inserts, 3 updates",
+        "  inserts: 'd': list 'home', title 'tea  ', n 7",
+        "  updates: 'a': title ...'so late is fog' (1,266 characters) -> ...'so late was fog' (1,267 characters)",
+        "  updates: 'b': title 'bread' -> '', code NULL -> 'NULL'",
+        "  updates: 'c': list 'work' -> NULL, title 'eggs' -> ' \\u202e<b>\\n'",
+    ]
+    page = Page(changes._repr_html_())
+    assert page.body_rows == 3 + 1 + 2 + 2
+    assert "<em>NULL</em>" in changes._repr_html_() and "&#x27;NULL&#x27;" in changes._repr_html_()
+    assert "&lt;b&gt;" in changes._repr_html_() and "<b>" not in changes._repr_html_()
+
+
+def test_long_texts_side_by_side_show_where_they_differ():
+    assert words.cells("y" * 99, "y" * 99 + "z") == ["...'yyyyyyyy' (99 characters)", "...'yyyyyyyyz' (100 characters)"]
+    assert words.cells(LONG, LONG, None) == [words.cell(LONG)] * 2 + ["NULL"]
+    assert words.cells("milk", "y" * 99) == ["'milk'", words.cell("y" * 99)]
+    assert words.cells("y" * 50 + "a", "y" * 50 + "b", "y") == [
+        "...'yyyyyyyya' (51 characters)", "...'yyyyyyyyb' (51 characters)", "'y'"]  # fmt: skip
 
 
 # Tables of what is here
@@ -702,3 +739,31 @@ def test_in_a_notebook_an_error_shows_one_s_own_lines_and_not_the_frames_between
     assert "TransientError: GET http://127.0.0.1:9/syncframe: no connection" in shown
     assert "hint: is the server running" in shown
     assert "httpcore" not in shown and len(shown.splitlines()) < 12
+
+
+def test_a_push_that_reaches_nobody_says_that_what_is_queued_stays_queued(tmp_path):
+    with sf.connect("http://127.0.0.1:9", store=":memory:", timeout_s=1, protocol="v3") as ctx:
+        todo = ctx.table("todo", schema={"id": "VARCHAR", "n": "BIGINT"})
+        todo.insert(pd.DataFrame({"id": ["a", "b"], "n": [1, 2]}))
+        with pytest.raises(sf.TransientError) as told:
+            ctx.push()
+
+        assert told.value.hint.endswith("; 2 operations still queued")
+        assert len(ctx.pending) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("a" * 100, "a" * 99 + "b", "a" * 30 + "c" * 70),
+        ("\0" * 20 + "1", "\0" * 20 + "2"),
+        ("\U000e0001" * 60 + "1", "\U000e0001" * 60 + "2"),
+        (b"\0" * 30 + b"1", b"\0" * 30 + b"2"),
+        ("x" * 38, "x" * 38 + "..."),
+        (None, "NULL", "", "7", 7),
+    ],
+)
+def test_unlike_values_side_by_side_are_told_apart(values):
+    said = [text.partition(" (")[0] for text in words.cells(*values)]  # how long they are is no help
+
+    assert len(set(said)) == len(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -46,3 +47,36 @@ def test_the_quickstart_has_twelve_cells_of_one_screen_and_ends_with_nothing_lef
     assert "gate changed" in shown[9] and "crew late" in shown[9]
     (flights,) = [line for line in shown[11].splitlines() if line.startswith("flights ")]
     assert flights.split()[1:5] == ["27,004", "0", "0", "0"]
+
+
+@pytest.mark.parametrize("ran", ["02_conflicts.ipynb"], indirect=True)
+def test_the_page_on_conflicts_meets_every_kind_and_both_people_end_with_the_same(ran):
+    cells = [cell for cell in ran.cells if cell.cell_type == "code"]
+
+    shown = "\n".join(text_of(cell) for cell in cells)
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 9
+    assert "... and 6 more (plan.at_risk has all)" in shown
+    assert "0 accepted, 9 conflicts, 0 rejected" in shown
+    for words in ("changed on both sides", "you have deleted it, they have changed it",
+                  "you have changed it, they have deleted it", "both have made it"):  # fmt: skip
+        assert words in shown
+    assert "0 accepted, 7 conflicts, 0 rejected" in shown  # the rule has settled an insert and a delete
+    assert "Conflicts: 2\n" in shown  # the frame five
+    assert "7 accepted, 0 conflicts, 0 rejected" in text_of(cells[-3])
+    assert text_of(cells[-2]) == "True"
+    assert "de-icing; new gate" in text_of(cells[-1]) and "diverted" in text_of(cells[-1])
+
+
+def text_of(cell: nbformat.NotebookNode) -> str:
+    return "".join(str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_notebook_is_kept_with_outputs_that_say_nothing_of_where_they_were_made(name):
+    text = (NOTEBOOKS / name).read_text()
+    notebook = nbformat.reads(text, as_version=4)
+
+    assert [cell.id for cell in notebook.cells] == [f"cell-{at:02}" for at in range(len(notebook.cells))]
+    assert all(cell.outputs or cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert not re.search(r"(?<![\w.<])/(home|root|tmp|work|Users)/|token", text)

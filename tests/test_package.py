@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncframe"
 FLOORS = [
     "errors words", "schema", "texts", "operation query wire progress", "file layout conflict frame", "diff store backends rules keys",
-    "learn", "stage", "undo resolve decisions", "queue", "views pages", "push", "pull remote plan", "session", "table remote_table", "context", "widget", "server", "demo testing", "cli",
+    "learn", "stage", "undo resolve decisions typed sheet", "queue sides", "views pages", "editor", "push", "pull remote plan", "session", "table remote_table", "context", "widget", "server", "demo testing", "cli",
 ]  # fmt: skip
 ENTRANCES = {"__init__", "__main__"}  # the doors: they may import every room
 

@@ -17,7 +17,8 @@ from test_queue import walked
 import syncframe as sf
 from syncframe.errors import SchemaError, SyncError
 from syncframe.operation import Operation
-from syncframe.pages import CELL_CHARACTERS, Pages
+from syncframe.pages import Pages
+from syncframe.sheet import CELL_CHARACTERS
 from syncframe.store import operations_source
 from syncframe.views import Conflict, ConflictView, PendingView
 
@@ -201,7 +202,7 @@ def conflicted(tmp_path: Path, mine: str, theirs: str) -> tuple[sf.SyncContext, 
         context["todo"].update("a", title="mine", n=7)
     database.run(theirs)
     context.push(progress=False)
-    (row,) = pages_of(context).conflicts(None, 0, 100)["rows"]
+    (row,) = pages_of(context).conflicts(None, None, 0, 100)["rows"]
     return context, row
 
 
@@ -210,9 +211,9 @@ def test_a_conflict_of_two_edits_shows_what_differs_and_what_clashes(tmp_path):
 
     assert [row["table"], row["key"], row["kind"], row["more"]] == ["todo", "a", "edit/edit", 0]
     assert row["cells"] == [
-        ["title", "VARCHAR", "milk", "mine", "theirs", True],
-        ["n", "BIGINT", "1", "7", "1", False],
-        ["stars", "BIGINT", "3", "3", "9", False],
+        ["title", "VARCHAR", "milk", "mine", "theirs", "clash", None],
+        ["n", "BIGINT", "1", "7", "1", "mine", None],
+        ["stars", "BIGINT", "3", "3", "9", "theirs", None],
     ]
 
 
@@ -221,8 +222,8 @@ def test_a_conflict_with_a_row_deleted_there_shows_what_mine_changed(tmp_path):
 
     assert row["kind"] == "edit/delete"
     assert row["cells"] == [
-        ["title", "VARCHAR", "milk", "mine", None, False],
-        ["n", "BIGINT", "1", "7", None, False],
+        ["title", "VARCHAR", "milk", "mine", None, "mine", None],
+        ["n", "BIGINT", "1", "7", None, "mine", None],
     ]
 
 
@@ -230,7 +231,7 @@ def test_a_conflict_with_a_row_deleted_here_shows_what_they_changed(tmp_path):
     _, row = conflicted(tmp_path, "delete", "update todo set title = 'theirs' where id = 'a'")
 
     assert row["kind"] == "delete/edit"
-    assert row["cells"] == [["title", "VARCHAR", "milk", None, "theirs", False]]
+    assert row["cells"] == [["title", "VARCHAR", "milk", None, "theirs", "theirs", None]]
 
 
 def test_a_conflict_of_two_inserts_has_no_base(tmp_path):
@@ -238,8 +239,8 @@ def test_a_conflict_of_two_inserts_has_no_base(tmp_path):
 
     assert row["kind"] == "insert/insert"
     assert row["cells"] == [
-        ["title", "VARCHAR", None, "mine", "theirs", True],
-        ["stars", "BIGINT", None, None, "3", False],
+        ["title", "VARCHAR", None, "mine", "theirs", "clash", None],
+        ["stars", "BIGINT", None, None, "3", "theirs", None],
     ]
 
 
@@ -283,7 +284,7 @@ def test_pages_say_the_same_as_the_views(seed):
         page = pages.pending("t", kind, 0, 200)
         assert [row["id"] for row in page["rows"]] == [op.id for op in operations if op.kind == kind]
         assert page["total"] == len(page["rows"])
-    page = pages.conflicts(None, 0, 200)
+    page = pages.conflicts(None, None, 0, 200)
     assert {row["key"] for row in page["rows"]} == conflicts.keys() and page["total"] == len(conflicts)
     for row in page["rows"]:
         _check_conflict(row, conflicts[row["key"]])
@@ -311,9 +312,9 @@ def _of_view(operation: Operation) -> tuple[Any, ...]:
 
 def _check_conflict(row: dict[str, Any], conflict: Conflict) -> None:
     assert row["version"] == conflict.version
-    assert {cell[0] for cell in row["cells"] if cell[5]} == set(conflict.columns)
+    assert {cell[0] for cell in row["cells"] if cell[5] == "clash"} == set(conflict.columns)
     sides = [conflict.base or {}, conflict.mine or {}, conflict.theirs or {}]
-    for name, _, *values, _ in row["cells"]:
+    for name, _, *values, _, _ in row["cells"]:
         assert values == [_text(side.get(name)) for side in sides]
     assert (row["kind"] == "delete/edit") == (conflict.mine is None)
     assert (row["kind"] == "edit/delete") == (conflict.theirs is None)
@@ -431,6 +432,34 @@ def test_a_row_with_an_operation_that_came_behind_after_it_was_shown_is_left(con
     assert shown(context)["a"] == ["milk", 5]
 
 
+@pytest.mark.parametrize("kind", ["attempted", "update", None])
+def test_what_a_push_began_to_send_since_it_was_shown_is_left(context, line, kind):
+    context["todo"].update("a", n=4)
+    with lost_answers(line), pytest.raises(sf.TransientError):
+        context.push(progress=False)
+    context["todo"].update("b", n=5)
+    rev = revision(context)
+    with lost_answers(line), pytest.raises(sf.TransientError):
+        context.push(progress=False)  # sends both once more
+
+    left = pages_of(context).discard_shown(None, kind, rev)
+    taken = pages_of(context).discard_shown(None, "attempted", revision(context))
+
+    assert [left.rows, left.late] == [0, 2]
+    assert left.words == "2 operations left: changed since they were shown"
+    assert taken.rows == 2
+
+
+def test_what_was_sent_before_it_was_shown_is_given_up(context, line):
+    context["todo"].update("a", n=4)
+    with lost_answers(line), pytest.raises(sf.TransientError):
+        context.push(progress=False)
+
+    done = pages_of(context).discard_shown(None, "attempted", revision(context))
+
+    assert done.rows == 1 and "the next push takes them back" in done.words
+
+
 def test_an_empty_filter_discards_nothing_and_makes_no_call_to_take_back(context):
     rev = revision(context)
 
@@ -471,7 +500,7 @@ def three_conflicts(tmp_path: Path) -> tuple[sf.SyncContext, Any]:
 
 
 def versions(context: sf.SyncContext, table: str | None = None) -> list[tuple[str, str]]:
-    return [(row["id"], row["version"]) for row in pages_of(context).conflicts(table, 0, 100)["rows"]]
+    return [(row["id"], row["version"]) for row in pages_of(context).conflicts(table, None, 0, 100)["rows"]]
 
 
 @pytest.mark.parametrize(
@@ -512,13 +541,13 @@ def test_a_conflict_that_was_edited_on_since_it_was_shown_is_left(tmp_path):
     database.run("update todo set n = 100 where id = 'a'")
     context.push(progress=False)
     pages = pages_of(context)
-    page = pages.conflicts(None, 0, 10)
+    page = pages.conflicts(None, None, 0, 10)
     rows = [(row["id"], row["version"]) for row in page["rows"]]
     context["todo"].update("a", title="typed since")
 
     left = pages.settle("theirs", rows, page["rev"])
     kept = context["todo"].get("a")["title"]
-    settled = pages.settle("theirs", rows, pages.conflicts(None, 0, 10)["rev"])
+    settled = pages.settle("theirs", rows, pages.conflicts(None, None, 0, 10)["rev"])
 
     assert (left.rows, left.late, kept) == (0, 1, "typed since")
     assert "a newer row or edit has come" in left.words
@@ -538,11 +567,11 @@ def test_a_conflict_settled_elsewhere_says_so_instead_of_failing(tmp_path):
 
 def test_all_shown_settles_the_conflicts_of_the_table_as_they_were_shown(tmp_path):
     context, database = three_conflicts(tmp_path)
-    rev = pages_of(context).conflicts("todo", 0, 100)["rev"]
+    rev = pages_of(context).conflicts("todo", None, 0, 100)["rev"]
     database.run("update todo set n = 1000 where id = 'a'")
     context["todo"].pull(query_id="all", progress=False)
 
-    done = pages_of(context).settle_shown("mine", "todo", rev)
+    done = pages_of(context).settle_shown("mine", "todo", None, rev)
 
     assert [done.rows, done.late, done.tables] == [1, 1, ["todo"]]
     assert [(c.table, c.key) for c in context.conflicts] == [("lists", "home"), ("todo", "a")]
@@ -568,10 +597,10 @@ def test_a_column_that_only_mine_changed_twice_is_no_clash_as_for_the_conflict_i
     database.run("update todo set title = 'tea' where id = 'a'")
     context["todo"].pull(query_id="all", push_first=False, progress=False)
 
-    (shown,) = pages_of(context).conflicts("todo", 0, 10)["rows"]
+    (shown,) = pages_of(context).conflicts("todo", None, 0, 10)["rows"]
 
     assert context.conflicts["todo", "a"].columns == ()
-    assert [(cell[0], cell[5]) for cell in shown["cells"]] == [("title", False), ("n", False)]
+    assert [(cell[0], cell[5]) for cell in shown["cells"]] == [("title", "theirs"), ("n", "mine")]
 
 
 def test_undo_says_how_many_rows_were_sent_since(context):
@@ -583,10 +612,8 @@ def test_undo_says_how_many_rows_were_sent_since(context):
 
 @pytest.mark.parametrize("call", ["pending", "conflicts"])
 def test_an_unknown_table_is_refused_with_the_names_of_those_there_are(context, call):
-    arguments = ("nowhere", None, 0, 10) if call == "pending" else ("nowhere", 0, 10)
-
     with pytest.raises(SyncError, match=r"'nowhere' is not in this store\nhint: it has 'lists', 'todo'"):
-        getattr(pages_of(context), call)(*arguments)
+        getattr(pages_of(context), call)("nowhere", None, 0, 10)
 
 
 # -- size

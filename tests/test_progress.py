@@ -253,6 +253,22 @@ def test_a_terminal_shows_a_bar_of_text_and_nothing_is_left_of_it(database):
     assert on_screen(written) == "end"
 
 
+def test_a_table_s_name_gives_a_terminal_no_orders():
+    code = """
+import time
+from syncframe.progress import told
+with told(None, "rows") as tell:
+    time.sleep(0.6)
+    tell(1, None, "pull \x1b[31mred\u202e")
+    time.sleep(0.2)
+    tell(2, None, "pull \x1b[31mred\u202e")
+"""
+    written = in_a_terminal(code)
+
+    assert "\\x1b[31mred\\u202e" in written
+    assert "\x1b[31mred" not in written and "\u202e" not in written
+
+
 def test_a_stopped_bar_of_text_is_not_left_behind(database):
     written = in_a_terminal(f"{SLOW}\nURL = {database.url!r}\n{STOP}\n{PULL}")
 

@@ -927,3 +927,16 @@ def test_all_or_nothing_sends_nothing_while_an_earlier_conflict_stands(tmp_path)
     assert database.todo()["a"][1] != 50
     ctx.conflicts.keep_mine()
     assert ctx.push(atomic=True).counts["accepted"] == 2
+
+
+def test_a_row_deleted_on_both_sides_behind_a_lost_answer_is_no_conflict(database, line, context):
+    context["todo"].update("a", n=5)
+    with lost_answers(line), pytest.raises(sf.TransientError):
+        context.push(progress=False)
+    context["todo"].delete("a")
+    database.run("delete from todo where id = 'a'")
+
+    result = context.push(progress=False)
+
+    assert [result.counts, len(context.pending)] == [{"accepted": 1, "conflicts": 0, "rejected": 0}, 0]
+    assert context["todo"].get("a") is None

@@ -23,7 +23,10 @@ from syncframe.widget.desk import Desk
 
 PATIENCE_S = 60.0
 PACKAGE_FOLDER = Path(sf.__file__).parent.parent
-KNOWN = "hello, pending, conflicts, cell, discard, retry, settle, undo, push, pull, cancel"
+KNOWN = (
+    "hello, pending, conflicts, conflict, history, cell, value, discard, retry, mend, settle, resolve, undo, push, pull, "
+    "cancel"
+)
 PAGE = {"offset": 0, "limit": 100}
 
 
@@ -159,6 +162,58 @@ def test_conflicts_are_shown_and_settled(tmp_path):
     assert [database.todo()[key][1] for key in "ab"] == [5, 100]
 
 
+def test_a_conflict_is_looked_at_typed_in_and_resolved_and_the_history_says_so(tmp_path):
+    database = todo_database(tmp_path)
+    heard = Heard(context := synced(database.url))
+    context["todo"].update("a", title="mine", n=5)
+    database.run("update todo set title = 'theirs', n = 100 where id = 'a'")
+    heard.run("push")
+
+    (row,) = asked(heard.desk, "conflicts", table=None, kind="edit/edit", **PAGE)["rows"]
+    whole = asked(heard.desk, "conflict", id=row["id"])
+    value = asked(heard.desk, "value", of="conflicts", id=row["id"], column="n", text=" 7 ")
+    nothing = asked(heard.desk, "value", of="conflicts", id=row["id"], column="n", text=None)
+    shown = {"id": row["id"], "version": row["version"], "rev": whole["rev"]}
+    cells = {"title": {"side": "theirs"}, "n": {"text": value["value"]}, "list": {"null": True}}
+    merged = asked(heard.desk, "settle", side="merge", rows=[[row["id"], row["version"]]], rev=whole["rev"])
+    done = asked(heard.desk, "resolve", **shown, cells=cells)
+    again = asked(heard.desk, "resolve", **shown, cells=cells, row=None)
+    last, *_ = asked(heard.desk, "history", limit=5)["rows"]
+    heard.run("push")
+
+    assert [cell[0] for cell in whole["cells"]] == ["list", "title", "n", "stars", "code"]
+    assert whole["columns"]["title"] == {"nullable": False}
+    assert [value, nothing] == [{"value": "7"}, {"value": None}]
+    assert merged == {"settled": 0, "late": 0, "words": "1 left: a column was changed on both sides"}
+    assert [done["settled"], done["late"]] == [1, 0]
+    assert done["words"] == "1 conflict settled: as the result shows, to be sent with the next push"
+    assert again == {"settled": 0, "late": 1, "words": "settled already elsewhere"}
+    assert [last[name] for name in ("action", "table", "rows", "note", "can_undo")] == [
+        "resolve",
+        "todo",
+        1,
+        None,
+        True,
+    ]
+    assert database.rows("select list, title, n from todo where id = 'a'") == [(None, "theirs", 7)]
+
+
+def test_a_rejected_operation_is_mended_and_pushed(heard, context, database):
+    context["todo"].update("a", n=-1)
+    heard.run("push")
+    page = asked(heard.desk, "pending", kind="rejected", **PAGE)
+
+    refusal = refused(
+        heard.desk, "mend", {"id": page["rows"][0]["id"], "rev": page["rev"], "cells": {"n": {"text": "x"}}}
+    )
+    done = asked(heard.desk, "mend", id=page["rows"][0]["id"], rev=page["rev"], cells={"n": {"text": "4"}})
+
+    assert refusal == "'x' is no whole number (column 'n', BIGINT) / such as 12"
+    assert done == {"rows": 1, "late": 0, "words": "1 operation mended: it will be sent by the next push"}
+    assert heard.run("push")["words"] == "1 accepted, 0 conflicts, 0 rejected"
+    assert database.todo()["a"] == ["milk", 4]
+
+
 def test_who_acts_finds_the_counts_changed_before_the_answer(heard, context):
     context["todo"].update("a", n=5)
     asked(heard.desk, "hello")
@@ -209,9 +264,22 @@ WRONG = {
     "all shown, of no revision": ("discard", {"shown": {"table": None, "kind": None}}, "argument 'rev' is missing"),
     "all shown, of nothing": ("discard", {"shown": None, "rev": 3}, "argument 'shown' is None / expected: names with values"),
     "no side": ("settle", {"rows": []}, "argument 'side' is missing"),
-    "a side that cannot be taken": ("settle", {"side": "base", "rows": []}, "argument 'side' is 'base' / expected: one of mine, theirs"),
+    "a side that cannot be taken": ("settle", {"side": "base", "rows": []}, "argument 'side' is 'base' / expected: one of mine, theirs, merge"),
     "rows without versions": ("settle", {"side": "mine", "rows": ["x"]}, "argument 'rows' is ['x'] / expected: a list of [id, version]"),
     "a version that is a number": ("settle", {"side": "mine", "rows": [["x", 1]]}, "argument 'rows' is [['x', 1]] / expected"),
+    "an unknown kind of conflict": ("conflicts", {"kind": "insert", **PAGE}, "argument 'kind' is 'insert' / expected: one of edit/edit, edit/delete, delete/edit, insert/insert"),
+    "a conflict that is none": ("conflict", {"id": "x"}, "this row is not in conflict any more"),
+    "a value of nothing": ("value", {"of": "conflicts", "id": "x", "column": "n", "text": "1"}, "this row is not in the queue any more"),
+    "no value": ("value", {"of": "conflicts", "id": "x", "column": "n"}, "argument 'text' is missing"),
+    "a value that is a number": ("value", {"of": "conflicts", "id": "x", "column": "n", "text": 1}, "argument 'text' is 1 / expected: a text"),
+    "cells that are a list": ("resolve", {"id": "x", "version": "v", "rev": 1, "cells": []}, "argument 'cells' is [] / expected: names with values"),
+    "a cell of an unknown side": ("resolve", {"id": "x", "version": "v", "rev": 1, "cells": {"n": {"side": "left"}}}, "argument 'cells.n' is {'side': 'left'} / expected: {\"side\": one of base, mine, theirs} or {\"text\": ...} or {\"null\": true}"),
+    "a cell that is no choice": ("resolve", {"id": "x", "version": "v", "rev": 1, "cells": {"n": {"null": False}}}, "argument 'cells.n' is {'null': False} / expected"),
+    "a cell that is a text": ("resolve", {"id": "x", "version": "v", "rev": 1, "cells": {"n": "mine"}}, "argument 'cells.n' is 'mine' / expected"),
+    "a row that is neither": ("resolve", {"id": "x", "version": "v", "rev": 1, "cells": {}, "row": "drop"}, "argument 'row' is 'drop' / expected: one of keep, delete"),
+    "a conflict of no version": ("resolve", {"id": "x", "rev": 1, "cells": {}}, "argument 'version' is missing"),
+    "a side to mend with": ("mend", {"id": "x", "rev": 1, "cells": {"n": {"side": "mine"}}}, "argument 'cells.n' is {'side': 'mine'} / expected: {\"text\": ...} or {\"null\": true}"),
+    "a history of everything": ("history", {"limit": 1000}, "argument 'limit' is 1000 / expected: a whole number from 1 to 100"),
     "a push of an unknown table": ("push", {"tables": ["nowhere"]}, "tables 'nowhere' are not in this store / it has lists, todo"),
     "a pull of a text": ("pull", {"tables": "todo"}, "argument 'tables' is 'todo' / expected: a list of texts"),
 }  # fmt: skip
@@ -228,6 +296,13 @@ def test_an_unknown_id_is_no_failure_but_said(heard):
     assert asked(heard.desk, "settle", side="mine", rows=[["x", None]]) == {
         "settled": 0, "late": 1, "words": "1 conflict settled already elsewhere",
     }  # fmt: skip
+    resolved = asked(heard.desk, "resolve", id="x", version=None, rev=1, cells={"n": {"side": "mine"}})
+    assert resolved == {"settled": 0, "late": 1, "words": "settled already elsewhere"}
+    assert asked(heard.desk, "mend", id="x", rev=1, cells={}) == {
+        "rows": 0,
+        "late": 1,
+        "words": "not rejected any more",
+    }
     assert asked(heard.desk, "undo") == {"words": "there is nothing to take back"}
     assert asked(heard.desk, "cancel") == {}
 

@@ -603,7 +603,7 @@ def overtaken_conflict(w):
     w.todo.pull(push_first=False, query_id="all")
     yield (
         sf.SyncError,
-        "row 'b' of 'todo' is not in this conflict any more, or a newer remote row has come",
+        "row 'b' of 'todo' is not in this conflict any more, or a newer remote row or edit has come",
         "ctx.conflicts['todo', 'b']",
     )
     looked_at.keep_mine()

@@ -47,6 +47,11 @@ class SyncWidget(anywidget.AnyWidget):
         self.desk.on_change, self.desk.on_progress, self.desk.on_end = self._show, self._show_progress, self._tell
         self.on_msg(self._asked)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was closed, or its host has closed the way to its views."""
+        return self._is_over.is_set() or getattr(self.comm, "_closed", False)
+
     def close(self) -> None:
         self._is_over.set()
         super().close()
@@ -85,6 +90,9 @@ def _follow(widget: weakref.ref[SyncWidget], is_over: threading.Event) -> None:
     while not is_over.wait(pause):
         found = widget()
         if found is None:
+            return
+        if found.is_over:
+            found.close()  # else ipywidgets would keep it for good
             return
         began = time.monotonic()
         try:

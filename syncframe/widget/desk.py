@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..context import SyncContext
+from ..editor import Choice, Editor
 from ..errors import SyncError
 from ..file import MEMORY
-from ..pages import KINDS, PAGE_ROWS_MAX, WORDS_CHARACTERS, Done, Pages
+from ..pages import HISTORY_ROWS_MAX, KINDS, PAGE_ROWS_MAX, WORDS_CHARACTERS, Done, Pages
 from ..pull import PullResult
 from ..push import PushResult
+from ..sides import KINDS as CONFLICT_KINDS
 from ..words import many
 
 TELL_S = 0.2
@@ -43,6 +45,7 @@ class Desk:
         self._context = context
         self._session = context._session
         self._pages = Pages(self._session.store, self._session.queue)
+        self._editor = Editor(self._session.store, self._session.queue)
         self.on_change: Callable[[], object] = lambda: None
         self.on_progress: Callable[[Message | None], object] = lambda progress: None
         self.on_end: Callable[[Message], object] = lambda message: None
@@ -60,10 +63,15 @@ class Desk:
             "hello": self._hello,
             "pending": self._pending,
             "conflicts": self._conflicts,
+            "conflict": self._conflict,
+            "history": self._history,
             "cell": self._cell,
+            "value": self._value,
             "discard": self._discard,
             "retry": self._retry,
+            "mend": self._mend,
             "settle": self._settle,
+            "resolve": self._resolve,
             "undo": self._undo,
             "push": lambda args: self._start("push", args),
             "pull": lambda args: self._start("pull", args),
@@ -96,11 +104,21 @@ class Desk:
         return self._pages.pending(_table(args), _kind(args), *_window(args))
 
     def _conflicts(self, args: Args) -> Message:
-        return self._pages.conflicts(_table(args), *_window(args))
+        return self._pages.conflicts(_table(args), _kind(args, CONFLICT_KINDS), *_window(args))
+
+    def _conflict(self, args: Args) -> Message:
+        return self._editor.conflict(_text(args, "id"))
+
+    def _history(self, args: Args) -> Message:
+        return {"rows": self._pages.history(_number(args, "limit", 1, HISTORY_ROWS_MAX))}
 
     def _cell(self, args: Args) -> Message:
         of, side = _one_of(args, "of", ("pending", "conflicts")), _one_of(args, "side", _SIDES)
         return self._pages.cell(of, _text(args, "id"), _text(args, "column"), side)
+
+    def _value(self, args: Args) -> Message:
+        _one_of(args, "of", ("pending", "conflicts"))
+        return {"value": self._editor.value(_text(args, "id"), _text(args, "column"), _text_if_any(args, "text"))}
 
     def _discard(self, args: Args) -> Message:
         if "shown" in args:
@@ -116,12 +134,23 @@ class Desk:
         return self._after(done, rows=done.rows)
 
     def _settle(self, args: Args) -> Message:
-        side = _one_of(args, "side", ("mine", "theirs"))
+        side = _one_of(args, "side", ("mine", "theirs", "merge"))
         if "shown" in args:
-            done = self._pages.settle_shown(side, _table(_mapping(args, "shown")), _rev(args))
+            shown = _mapping(args, "shown")
+            done = self._pages.settle_shown(side, _table(shown), _kind(shown, CONFLICT_KINDS), _rev(args))
         else:
             done = self._pages.settle(side, _versions(args, "rows"), _rev_if_any(args))
         return self._after(done, settled=done.rows, late=done.late)
+
+    def _resolve(self, args: Args) -> Message:
+        row = None if args.get("row") is None else _one_of(args, "row", ("keep", "delete"))
+        version = _text_if_any(args, "version")
+        done = self._editor.resolve(_text(args, "id"), version, _rev(args), _choices(args, _CELL_SIDES), row)
+        return self._after(done, settled=done.rows, late=done.late)
+
+    def _mend(self, args: Args) -> Message:
+        done = self._editor.mend(_text(args, "id"), _rev(args), _choices(args, ()))
+        return self._after(done, rows=done.rows, late=done.late)
 
     def _undo(self, args: Args) -> Message:
         return self._after(self._taken_back(self._pages.undo))
@@ -340,6 +369,7 @@ def _brought(part: PullResult) -> str:
 # Arguments: what does not fit is refused in words
 
 _SIDES = ("base", "local", "mine", "theirs")
+_CELL_SIDES = ("base", "mine", "theirs")
 
 
 def _given(args: Args, name: str) -> Any:
@@ -359,12 +389,16 @@ def _text(args: Args, name: str) -> str:
     return value
 
 
+def _text_if_any(args: Args, name: str) -> str | None:
+    return None if _given(args, name) is None else _text(args, name)
+
+
 def _table(args: Args) -> str | None:
     return None if args.get("table") is None else _text(args, "table")
 
 
-def _kind(args: Args) -> str | None:
-    return None if args.get("kind") is None else _one_of(args, "kind", tuple(KINDS))
+def _kind(args: Args, known: Iterable[str] = KINDS) -> str | None:
+    return None if args.get("kind") is None else _one_of(args, "kind", tuple(known))
 
 
 def _one_of(args: Args, name: str, known: Sequence[str]) -> str:
@@ -417,3 +451,20 @@ def _versions(args: Args, name: str) -> list[tuple[str, str | None]]:
     if not is_list or not all(isinstance(id_, str) and isinstance(v, str | None) for id_, v in value):
         raise _refused(name, value, "a list of [id, version]")
     return [(id_, version) for id_, version in value]
+
+
+def _choices(args: Args, sides: Sequence[str]) -> dict[str, Choice]:
+    """What was chosen for each column: one of the sides, a text, or NULL."""
+    return {name: _choice(name, chosen, sides) for name, chosen in _mapping(args, "cells").items()}
+
+
+def _choice(column: str, chosen: object, sides: Sequence[str]) -> Choice:
+    match chosen:
+        case {"side": str(side)} if side in sides:
+            return Choice(side=side)
+        case {"text": str(text)}:
+            return Choice(text=text)
+        case {"null": True}:
+            return Choice()
+    known = [f'{{"side": one of {", ".join(sides)}}}'] * bool(sides) + ['{"text": ...}', '{"null": true}']
+    raise _refused(f"cells.{column}", chosen, " or ".join(known))

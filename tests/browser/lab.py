@@ -1,7 +1,7 @@
 """A real JupyterLab with a real Chromium: a notebook is written, opened, run cell by cell, and looked at.
 
-JupyterLab is driven by its commands (`expose_app_in_browser`), for its page shows "idle" before a kernel
-is attached.  Everything it keeps goes into a folder of the test run.
+JupyterLab, and classic Notebook 7 in the same way, is driven by its commands (`expose_app_in_browser`), for its page
+shows "idle" before a kernel is attached.  Everything it keeps goes into a folder of the test run.
 """
 
 from __future__ import annotations
@@ -56,6 +56,19 @@ async (path) => {
   app.shell.collapseLeft();
 }
 """
+# In classic Notebook 7 the page has its shell before the notebook is in it.
+_ATTACH = """
+async (limit) => {
+  const app = window.jupyterapp, began = performance.now();
+  await app.started;
+  while (!app.shell.currentWidget?.sessionContext) {
+    if (performance.now() - began > limit) throw new Error('no notebook came into the page');
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  window.panel = app.shell.currentWidget;
+  await window.panel.context.ready; await window.panel.sessionContext.ready;
+}
+"""
 _IDLE = """
 async (limit) => {
   const session = window.panel.sessionContext, began = performance.now();
@@ -90,15 +103,15 @@ def chromium() -> str | None:
 
 
 class Lab:
-    """One JupyterLab server over one folder."""
+    """One server over one folder: JupyterLab, or with `app="notebook"` classic Notebook 7."""
 
     def __init__(self, folder: Path, *, app: str = "lab") -> None:
         self.folder, self.app = folder / "work", app
         self.folder.mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         places = {name: str(folder / name.lower()) for name in PLACES}
-        for plugin, values in QUIET.items():
+        for plugin, values in QUIET.items() if app == "lab" else ():
             home, name = plugin.split(":")
             place = folder / "jupyterlab_settings_dir" / home
             place.mkdir(parents=True)
@@ -107,7 +120,8 @@ class Lab:
         command = [
             sys.executable, "-m", "jupyter", app, "--no-browser", "--allow-root", "--ip=127.0.0.1",
             f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.folder}",
-            "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+            "--IdentityProvider.token=", "--LabApp.news_url=None",
+            f"--{'LabApp' if app == 'lab' else 'JupyterNotebookApp'}.expose_app_in_browser=True",
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdout=self.log, stderr=subprocess.STDOUT, env=os.environ | places, start_new_session=True
@@ -128,7 +142,7 @@ class Lab:
                 if answer.status == 200:
                     return
             time.sleep(0.1)
-        raise RuntimeError("JupyterLab did not start:\n" + Path(self.log.name).read_text()[-4_000:])
+        raise RuntimeError(f"jupyter {self.app} did not start:\n" + Path(self.log.name).read_text()[-4_000:])
 
     def write(self, name: str, cells: Sequence[str]) -> Path:
         """A notebook of these code cells."""
@@ -158,12 +172,20 @@ class Notebook:
         self.asked: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.asked.append(request.url))
-        space = path.replace("/", "-").removesuffix(".ipynb")
-        page.goto(f"{lab.url}/lab/workspaces/{space}-{time.monotonic_ns()}", wait_until="domcontentloaded")
+        page.goto(f"{lab.url}/{self._place()}", wait_until="domcontentloaded")
         page.wait_for_function("() => window.jupyterapp", timeout=START_S * 1000)
-        page.evaluate(_OPEN, path)
+        if lab.app == "lab":
+            page.evaluate(_OPEN, path)
+        else:
+            page.evaluate(_ATTACH, START_S * 1000)
         if kernel:
             self.idle()
+
+    def _place(self) -> str:
+        if self.lab.app != "lab":
+            return f"notebooks/{self.path}"
+        space = self.path.replace("/", "-").removesuffix(".ipynb")
+        return f"lab/workspaces/{space}-{time.monotonic_ns()}"
 
     def idle(self) -> None:
         """Wait until the kernel has nothing to do."""
@@ -239,7 +261,7 @@ def opened(lab: Lab, browser: Browser, name: str, cells: Sequence[str], **size: 
         context.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

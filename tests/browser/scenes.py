@@ -67,6 +67,19 @@ items.pull()
 back_end.words = "the cable <img src=x onerror=window.hostile=1> burnt"
 """
 
+# A kernel that takes its time for every answer to a widget.
+SLOW_ANSWERS = """
+import time
+desk = ctx.widget.desk
+answer = desk.answer
+
+def slow(message):
+    time.sleep(0.4)
+    return answer(message)
+
+desk.answer = slow
+"""
+
 
 def database(path: Path, script: str = SHOP) -> Path:
     """A SQLite file, made by a script and tracked."""
@@ -82,3 +95,22 @@ def database(path: Path, script: str = SHOP) -> Path:
 def rows(path: Path, query: str) -> list[tuple]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
+
+
+# Two people edit the same rows, and the other is the first to push.
+QUARREL = """
+import syncframe as sf
+url = {url!r}
+ctx, other = sf.connect(url, store="mine.duckdb"), sf.connect(url, store="theirs.duckdb")
+mine, theirs = ctx["items"], other["items"]
+mine.pull(query_id="all")
+theirs.pull(query_id="all")
+{edits}
+other.push()
+ctx.push()
+"""
+
+
+def quarrel(path: Path, *edits: str) -> str:
+    """A first cell after which `ctx` is in conflict with what `other` has pushed."""
+    return QUARREL.format(url=f"sqlite:///{path}", edits="\n".join(edits))

@@ -170,6 +170,8 @@ class Lists:
             wanted = ids[start : start + IDS_MAX]
             for page in self.by_id(table, where=one_of(wanted), top=len(wanted), select=select, deleted=True):
                 objects |= {id_of(table, found): found for found in page.objects}
+                if objects.keys() >= set(wanted):  # a full page does not say that it is the last one
+                    break
         return objects
 
 

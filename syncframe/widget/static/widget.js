@@ -2,7 +2,8 @@
 
 The kernel holds the truth: lists come from it by messages, a page of rows at a time, and every ask has an id and an
 answer.  Whatever comes from rows, names or errors reaches the page as text, never as markup, and nothing here asks
-anything of a network.  In order: words, values, asks, the list, the two panels, the header, the view. */
+anything of a network.  In order: words, values, asks, the list, the panel, values typed by a person, what is pending,
+one conflict, the conflicts, the header, the history, the view. */
 
 const ROWS_PER_PAGE = 100;
 const PAGES_AROUND = 6; // kept on either side of the page in sight
@@ -10,12 +11,19 @@ const ROWS_AROUND = 6; // drawn above and below what is in sight
 const ROWS_AHEAD = 30; // fetched before they come in sight
 const ASK_FIRST_OVER = 20;
 const STATUS_LINES = 4;
+const HISTORY_ROWS = 20;
+const RESULT_CHARACTERS = 240;
+const LINE_CHARACTERS = 60; // a longer text is typed in several lines
 const NARROW_PX = 640;
 const GONE = "The kernel is gone: run this cell again";
 const BUSY = "The kernel is busy";
 const SILENT = "No answer yet: the kernel is busy, or was restarted (then run this cell again)";
+const LOOK_AGAIN = "A newer row or edit has come since this was shown: look again.";
+const TOO_LONG = "This value has over a million characters: settle it in code.";
 const LOST = " has left this list: it was sent, settled or discarded elsewhere. Choose another row.";
-const READS = new Set(["hello", "pending", "conflicts", "cell"]); // harmless to ask twice
+// Harmless to ask twice.
+const READS = new Set(["hello", "pending", "conflicts", "conflict", "cell", "value", "history"]);
+const ASKS = "button[data-syncframe]:not([data-syncframe^=close], [data-syncframe=dismiss])";
 const STATIC = "[data-syncframe-static]";
 const KINDS = { insert: "+", update: "~", delete: "\u2212" };
 
@@ -67,10 +75,10 @@ function chooser(label, options, change) {
   return element("select", { class: "sf-select", "aria-label": label, on: { change } }, nodes);
 }
 
-function table(label, heads, rows) {
+function table(label, heads, rows, properties = {}) {
   const head = element("tr", {}, heads.map((words) => element("th", { scope: "col" }, words)));
   const caption = element("caption", { class: "sf-hidden" }, label);
-  return element("table", {}, caption, element("thead", {}, head), element("tbody", {}, rows));
+  return element("table", properties, caption, element("thead", {}, head), element("tbody", {}, rows));
 }
 
 function count(number) {
@@ -95,6 +103,14 @@ function clock(iso) {
   if (time.toDateString() === now.toDateString()) return `${hours}:${two(time.getSeconds())}`;
   const year = time.getFullYear() === now.getFullYear() ? "" : `${time.getFullYear()}-`;
   return `${year}${two(time.getMonth() + 1)}-${two(time.getDate())} ${hours}`;
+}
+
+let ids = 0;
+const OF_THIS_PAGE = `syncframe-${Math.random().toString(36).slice(2)}`;
+
+function uniqueId() {
+  ids += 1;
+  return `${OF_THIS_PAGE}-${ids}`;
 }
 
 function focusedIn(place) {
@@ -130,6 +146,7 @@ const BLANKS = "\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000\\u115f\\u1160
 const HIDDEN = `(?!${JOINED})[\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}\\p{Zl}\\p{Zp}${BLANKS}]`;
 const INSIDE = new RegExp(HIDDEN, "gu");
 const ANYWHERE = new RegExp(`^ +| +$|${HIDDEN}`, "gu");
+const CUT = new RegExp(`^ +|${HIDDEN}`, "gu"); // a blank where a text was cut is not at its end
 const SIGNS = { "\n": "\u23ce", "\t": "\u21e5", "\r": "\u240d", " ": "\u00b7" };
 
 function sign(character) {
@@ -177,23 +194,51 @@ function isLong(value) {
   return value !== null && typeof value === "object";
 }
 
+/** Words, and what they mean, for a value that would read as nothing, or as another. */
+function standIn(value) {
+  if (value === null || value === undefined) return ["NULL", "no value"];
+  if (value === "") return ["empty text", "a text without characters"];
+  if (/^ +$/.test(value)) return [many(value.length, "blank"), "a text of blanks only"];
+  return null;
+}
+
 /** A cell's value as a node: NULL, empty text and blanks are told apart from texts that read the same. */
 function shown(value, other = null) {
-  if (value === null || value === undefined) return chip("NULL", "no value");
-  const text = isLong(value) ? value.text : String(value);
-  if (text === "") return chip("empty text", "a text without characters");
-  if (/^ +$/.test(text)) return chip(many(text.length, "blank"), "a text of blanks only");
-  if (isLong(value)) return element("bdi", {}, visible(text), span("cut", ` \u2026 ${count(value.chars)} characters`));
+  const words = standIn(value);
+  if (words) return chip(...words);
+  if (isLong(value)) return element("bdi", {}, visible(value.text, CUT), span("cut", ` \u2026 ${characters(value)}`));
+  const text = String(value);
   return element("bdi", {}, other === null || isLong(other) ? visible(text) : marked(text, other));
+}
+
+/** A cell's value in the name of a control. */
+function spoken(value) {
+  const words = standIn(value);
+  if (words) return words[0];
+  return isLong(value) ? `${spell(value.text)} \u2026 ${characters(value)}` : spell(value);
+}
+
+function characters({ chars }) {
+  return many(chars, "character");
+}
+
+/** A text as a page would give it: a long one cut. */
+function cut(text) {
+  const all = [...(text ?? "")];
+  if (all.length <= RESULT_CHARACTERS) return text;
+  return { text: all.slice(0, RESULT_CHARACTERS).join(""), chars: all.length };
 }
 
 /** A value with, where it was cut, a button that brings the whole of it. */
 function readable(panel, value, other, where) {
-  if (!isLong(value)) return shown(value, other);
-  const label = `Show all of ${where.side} ${spell(where.column)}, ${count(value.chars)} characters`;
+  return [shown(value, other), " ", wholeButton(panel, value, where)];
+}
+
+function wholeButton(panel, value, where) {
+  if (!isLong(value)) return null;
+  const label = `Show all of ${where.side} ${spell(where.column)}, ${characters(value)}`;
   const read = () => panel.read(where);
-  const more = smallButton(`whole ${where.side} ${where.column}`, "Show all", read, { "aria-label": label });
-  return [shown(value, other), " ", more];
+  return smallButton(`whole ${where.side} ${where.column}`, "Show all", read, { "aria-label": label });
 }
 
 // ---- asks to the kernel
@@ -288,7 +333,7 @@ function hear(model, event, listener, signal) {
 class RowList {
   rev = 0;
   total = null; // not known yet
-  leaving = null; // the row that an act in this view takes from the list
+  leaving = null; // the row that an act in this view is about to take from the list
   #pages = new Map();
   #drawn = new Map();
   #round = 0;
@@ -314,6 +359,11 @@ class RowList {
   get activeRow() {
     const row = this.#row(this.#active);
     return row && row.id === this.#activeId ? row : null;
+  }
+
+  /** The revision at which the chosen row was read. */
+  get activeRev() {
+    return this.#pages.get(Math.floor(this.#active / ROWS_PER_PAGE))?.rev ?? this.rev;
   }
 
   /** The chosen row went, and not by an act in this view: another has its place. */
@@ -396,7 +446,7 @@ class RowList {
   async #fetchPage(page, pages, round) {
     const data = await this.panel.load(page * ROWS_PER_PAGE, ROWS_PER_PAGE);
     if (!data || pages !== this.#pages) return false;
-    pages.set(page, { rows: data.rows, round });
+    pages.set(page, { rows: data.rows, rev: data.rev, round });
     for (const other of pages.keys()) if (Math.abs(other - page) > PAGES_AROUND) pages.delete(other);
     [this.total, this.rev] = [data.total, data.rev];
     this.#size();
@@ -416,7 +466,8 @@ class RowList {
     if (!row || row.id === this.#activeId) return;
     const found = this.#activeId === null ? null : this.#find(this.#activeId);
     if (found !== null) this.#active = found;
-    else if (this.#activeId === null || this.#activeId === this.leaving) this.#activeId = row.id;
+    else if (this.#activeId !== null && this.#activeId !== this.leaving) return;
+    else [this.#activeId, this.leaving] = [row.id, null];
   }
 
   #find(id) {
@@ -498,7 +549,7 @@ class RowList {
   go(index) {
     if (!this.total) return;
     this.#active = Math.max(0, Math.min(this.total - 1, index));
-    this.#activeId = this.#row(this.#active)?.id ?? null;
+    [this.#activeId, this.leaving] = [this.#row(this.#active)?.id ?? null, null];
     const top = this.#active * this.rowHeight;
     const lowest = top + this.rowHeight - this.box.clientHeight;
     if (top < this.box.scrollTop) this.box.scrollTop = top;
@@ -545,27 +596,35 @@ function rowName(row) {
 }
 
 function columnHead(column, type, ...notes) {
-  return element("th", { scope: "row" }, name(column), " ", element("small", {}, spell(type)), notes);
+  return element("th", { scope: "row" }, name(column), " ", element("small", {}, spell(type)), " ", notes);
 }
 
 class Panel {
   firstActive = -1;
   row = null; // the one shown in full: what acts go to
+  rev = 0; // at which it was as it is shown
+  #drafts = new Map();
   #drawn = "";
+  #acting = null; // the row that an act is on its way to, or that it has not gone from yet
 
-  constructor(desk, id, label, rowHeight, signal) {
-    this.desk = desk;
-    this.list = new RowList(this, id, label, rowHeight, signal);
+  constructor(desk, of, label, rowHeight, kinds, signal) {
+    Object.assign(this, { desk, of });
+    this.list = new RowList(this, `${desk.id}-${of}`, label, rowHeight, signal);
     this.tables = chooser("Table", [["", "All tables"]], () => this.filter());
+    this.kinds = chooser("Kind", [["", "All kinds"], ...kinds], () => this.filter());
     this.counted = span("quiet");
-    [this.question, this.reader] = [element("div"), element("div")];
+    [this.question, this.reader, this.news] = [element("div"), element("div"), element("div", { role: "alert" })];
     const keydown = (event) => this.pressInDetail(event);
-    const properties = { class: "sf-detail", "aria-label": "The chosen row", hidden: "", on: { keydown } };
-    this.detail = element("section", properties);
+    const properties = { class: "sf-detail", "aria-label": "The chosen row", hidden: "", tabindex: -1 };
+    this.detail = element("section", { ...properties, on: { keydown } });
   }
 
   get shown() {
-    return { table: this.tables.value || null };
+    return { table: this.tables.value || null, kind: this.kinds.value || null };
+  }
+
+  load(offset, limit) {
+    return this.desk.ask(this.of, { ...this.shown, offset, limit });
   }
 
   // A question about all shown is of what was shown.
@@ -587,8 +646,10 @@ class Panel {
     for (const act of this.bulk) act.ariaDisabled = String(!total);
   }
 
-  /** Shows a row in full; who had the focus there finds it on the button of the same name. */
+  /** Shows a row in full; who had the focus there finds it in the same place. */
   choose(row, isLost = false) {
+    if (row) this.rev = this.list.activeRev;
+    this.#acting = null;
     const text = JSON.stringify([row, isLost]);
     if (text === this.#drawn) return;
     this.#drawn = text;
@@ -597,28 +658,69 @@ class Panel {
     this.row = row;
     this.detail.hidden = !row && !lost;
     fill(this.reader);
+    fill(this.news);
     fill(this.detail, row ? [...this.drawDetail(row), this.reader] : lost);
-    if (!focused) return;
+    if (focused) this.#focusAgain(focused);
+  }
+
+  // Who was typing must not go on to type where letters act.
+  #focusAgain(focused) {
     const isSame = (one) => one.dataset.syncframe === focused.dataset.syncframe;
-    ([...this.detail.querySelectorAll("button")].find(isSame) ?? this.list).focus();
+    const place = [...this.detail.querySelectorAll("[data-syncframe]")].find(isSame);
+    const caret = focused.matches(".sf-typed:not(select)") && [focused.selectionStart, focused.selectionEnd];
+    if (place) place.focus();
+    if (place && caret) place.setSelectionRange(...caret);
+    else if (place) return;
+    else if (focused.matches(".sf-typed") && !this.detail.hidden) this.detail.focus();
+    else this.list.focus();
+  }
+
+  /** What was chosen for this row and not sent; it waits here while other rows are looked at. */
+  draft({ id }) {
+    if (!this.#drafts.has(id)) this.#drafts.set(id, new Draft());
+    return this.#drafts.get(id);
+  }
+
+  /** Says that a newer row or edit has come, and what was given up for it: a typed text can be read and copied. */
+  tellNews({ dropped }) {
+    const lines = [...dropped].map(([column, text]) => {
+      const label = `Dropped: ${spell(column)}`;
+      const box = { class: "sf-whole", role: "region", tabindex: 0, "aria-label": label };
+      return [label, element("div", box, spell(text, "\n\t"))];
+    });
+    fill(this.news, element("div", { class: "sf-words sf-news" }, element("p", {}, `\u27f3 ${LOOK_AGAIN}`), lines));
   }
 
   /** Does something to the row shown, and to no other; the second click of a double one would meet the next row. */
   async toRow(event, row, what, args) {
-    if (!row || event?.detail > 1) return;
-    this.list.leaving = row.id;
+    if (!row || event?.detail > 1 || this.#acting === row.id) return false;
+    this.#acting = this.list.leaving = row.id;
     const data = await this.desk.act(what, args);
-    if (!data?.rows && !data?.settled) this.list.leaving = null;
+    const isDone = Boolean(data?.rows || data?.settled);
+    if (isDone) this.#drafts.delete(row.id);
+    else this.#acting = this.list.leaving = null;
+    return isDone;
+  }
+
+  /** The whole of a value as text; undefined, with words, where it is too long to be typed at. */
+  async wholeOf(value, where) {
+    if (!isLong(value)) return value ?? null;
+    const data = await this.desk.ask("cell", where);
+    if (!data) return undefined;
+    if (data.chars === undefined) return data.value; // it came uncut
+    this.desk.say(TOO_LONG);
+    return undefined;
   }
 
   /** Shows the whole of a long value below the row it is of. */
   async read(where) {
+    const from = focusedIn(this.detail);
     const data = await this.desk.ask("cell", where);
     if (!data || this.row?.id !== where.id) return;
     const text = data.value ?? "NULL";
-    const cut = data.chars > [...text].length ? ", cut here" : "";
-    const words = `${spell(where.column)}, ${where.side}: ${many(data.chars ?? text.length, "character")}${cut}`;
-    const closed = () => (fill(this.reader), this.list.focus());
+    const end = data.chars > [...text].length ? ", cut here" : "";
+    const words = `${spell(where.column)}, ${where.side}: ${many(data.chars ?? text.length, "character")}${end}`;
+    const closed = () => (fill(this.reader), (from?.isConnected ? from : this.list).focus());
     const close = smallButton("close-whole", "Close", closed, { "aria-label": "Close the whole value" });
     const properties = { class: "sf-whole", role: "region", tabindex: 0, "aria-label": words };
     // One node of text, however many hidden characters there are: a million spans would stop the page.
@@ -648,23 +750,273 @@ class Panel {
   }
 }
 
+// ---- values typed by a person
+
+/** What was chosen and typed for one row; what it was about may change meanwhile, and then that part is dropped. */
+class Draft {
+  choices = new Map(); // by column: a side, a text or NULL
+  typing = new Map(); // by column: what stands in an open editor
+  dropped = new Map(); // by column: the side or text that was given up, until the column is decided again
+  fate = null; // "keep" or "delete", for a row that one side deleted
+  isWhole = false; // unchanged columns are shown too
+  #cells = new Map();
+  #row = null;
+
+  /** The columns that a person has decided, or is about to. */
+  get touched() {
+    return new Set([...this.choices.keys(), ...this.typing.keys()]);
+  }
+
+  decide(column, choice) {
+    this.choices.set(column, choice);
+    this.dropped.delete(column);
+  }
+
+  /** Says whether the row is another than when it was looked at last. */
+  look(row) {
+    const text = JSON.stringify(row);
+    const isOther = this.#row !== null && this.#row !== text;
+    this.#row = text;
+    if (isOther) this.fate = null;
+    return this.lookAt(row) || isOther;
+  }
+
+  lookAt(row) {
+    return row.cells.filter((cell) => this.#lookAtCell(cell[0], cellText(cell, row))).length > 0;
+  }
+
+  #lookAtCell(column, now) {
+    const was = this.#cells.get(column);
+    this.#cells.set(column, now);
+    if (was === undefined || was === now) return false;
+    this.#drop(column);
+    return true;
+  }
+
+  #drop(column) {
+    const [choice, typing] = [this.choices.get(column), this.typing.get(column)];
+    if (typing?.isTouched) this.dropped.set(column, typing.text);
+    else if (choice) this.dropped.set(column, choice.side ?? choice.text ?? "NULL");
+    this.choices.delete(column);
+    this.typing.delete(column);
+  }
+}
+
+/** By which a cell is known again; what is behind the cut of a long one may be another when its row is. */
+function cellText(cell, { version, edited, staged_at: stagedAt }) {
+  return JSON.stringify(cell.some(isLong) ? [cell, version, edited, stagedAt] : cell);
+}
+
+function isText(type) {
+  return /^VARCHAR/i.test(type);
+}
+
+function isLines(value) {
+  return isLong(value) || /[\n\r]/.test(value ?? "") || String(value ?? "").length > LINE_CHARACTERS;
+}
+
+/** The control in which a value of this type is typed. */
+function control(type, text, isOfLines, properties) {
+  const tag = /^BOOL/i.test(type) ? "select" : isOfLines && isText(type) ? "textarea" : "input";
+  const options = tag === "select" ? ["", "true", "false"] : [];
+  const nodes = options.map((value) => element("option", { value }, value || "\u2026"));
+  const node = element(tag, { class: "sf-typed", autocomplete: "off", spellcheck: "false", ...properties }, nodes);
+  node.value = text ?? "";
+  return node;
+}
+
+/** An Edit button for a line of a table; below the line a value is typed.  What does not fit is refused in words.
+
+`cell` says of it: `where` it is and its `type`, the `sides` that may be put in, the `draft`, with which text of which
+side to `begin`, whether it `isNullable`, what to do when a value is `given`, when something has `changed`, and when the
+editor is `left`. */
+class Editor {
+  constructor(panel, line, cell) {
+    Object.assign(this, { panel, line, cell, row: null });
+    const { column } = cell.where;
+    this.button = smallButton(`edit ${column}`, "Edit", () => this.begin(), { "aria-label": `Edit ${spell(column)}` });
+    if (cell.draft.typing.has(column)) this.#open(cell.draft.typing.get(column));
+  }
+
+  /** The line, and the editor where it is open. */
+  get nodes() {
+    return this.row ? [this.line, this.row] : [this.line];
+  }
+
+  // At once, whatever the kernel takes: the letters that follow are text, and would be commands elsewhere.
+  begin() {
+    if (!this.row) {
+      this.#open({ ...this.cell.begin(), isTouched: false, ends: new Set() });
+      this.line.after(this.row);
+      this.cell.changed();
+    }
+    this.control.focus();
+    this.control.select?.();
+  }
+
+  #open(typing) {
+    const { column } = this.cell.where;
+    this.typing = typing;
+    this.cell.draft.typing.set(column, typing);
+    const id = uniqueId();
+    const names = { "aria-label": `New value of ${spell(column)}`, "aria-describedby": id };
+    const hint = { placeholder: typing.text === null && "NULL" };
+    const properties = { ...names, ...hint, "data-syncframe": `value ${column}`, on: { input: () => this.#touch() } };
+    const isOfLines = [...Object.values(this.cell.sides), typing.text].some(isLines);
+    this.control = control(this.cell.type, typing.text?.text ?? typing.text, isOfLines, properties);
+    this.words = element("span", { class: "sf-quiet", role: "status" });
+    this.refusal = element("p", { class: "sf-refusal", role: "alert", id });
+    const box = { class: "sf-editor", on: { keydown: (event) => this.#onKey(event) } };
+    const tools = element("div", { class: "sf-tools" }, this.#buttons());
+    const cell = { colspan: this.cell.columns, role: "cell" };
+    const parts = element("td", cell, element("div", box, this.control, tools, this.refusal));
+    this.row = element("tr", { class: "sf-editing", role: "row" }, parts);
+    this.#fill();
+    this.#offerNull();
+  }
+
+  // The whole of a text that was cut comes later, and is not typed at before.
+  async #fill() {
+    const { typing, row, control: field } = this;
+    if (isLong(typing.text)) {
+      field.readOnly = true;
+      this.#say("Loading \u2026");
+      const text = await this.panel.wholeOf(typing.text, { ...this.cell.where, side: typing.side });
+      if (this.row !== row || !row.isConnected) return; // given up meanwhile
+      if (text === undefined) return this.leave();
+      typing.text = field.value = text;
+      field.readOnly = false;
+    }
+    this.#heed(typing.text);
+    this.#say();
+  }
+
+  async #offerNull() {
+    const { typing, null: offer } = this;
+    typing.isNullable ??= (await this.cell.isNullable?.()) ?? true;
+    offer.hidden = !typing.isNullable;
+  }
+
+  /** Says what the editor waits for, or what comes of its line ends. */
+  #say(words) {
+    const isMixed = this.typing.ends.size > 1;
+    this.words.textContent = words ?? (isMixed ? "Its line ends differ: once edited, all are \\n." : "");
+  }
+
+  // A control turns each line end into \n; those of a text that has but one kind are put back.
+  #heed(text) {
+    for (const end of text?.match(/\r\n?|\n/g) ?? []) this.typing.ends.add(end);
+  }
+
+  get #hasLines() {
+    return this.control.matches("textarea");
+  }
+
+  #buttons() {
+    const { column } = this.cell.where;
+    const small = (what, words, act) => smallButton(`${what} ${column}`, words, act);
+    const sides = isText(this.cell.type) ? Object.keys(this.cell.sides) : [];
+    this.null = small("null", "NULL", () => this.#take(null));
+    this.null.hidden = true;
+    return [
+      small("take", "Use this value", () => this.#take(this.typing.text)),
+      this.null,
+      sides.map((side) => small(`add ${side}`, `+ ${side}`, () => this.#putIn(side))),
+      small("leave", "Cancel", () => this.leave()),
+      span("quiet sf-keys", this.#hasLines ? "Ctrl+" : "", "Enter takes it, Escape leaves it"),
+      this.words,
+    ];
+  }
+
+  // A control cannot hold each text, so one that was not touched is taken as it came.
+  #touch() {
+    const [end, isMixed] = this.typing.ends;
+    const text = isMixed ? this.control.value : this.control.value.replaceAll("\n", end ?? "\n");
+    Object.assign(this.typing, { text, isTouched: true });
+    this.control.placeholder = ""; // emptied it is an empty text
+  }
+
+  async #putIn(side) {
+    const text = await this.panel.wholeOf(this.cell.sides[side], { ...this.cell.where, side });
+    if (!text || !this.row || this.control.readOnly) return;
+    const at = this.control.selectionEnd;
+    this.control.setRangeText(text, at, at, "end");
+    this.#heed(text);
+    this.#touch();
+    this.#say();
+    this.control.focus();
+  }
+
+  async #take(text) {
+    if (isLong(text)) return; // the whole of it is on its way
+    const [{ of, id, column }, { row, typing }] = [this.cell.where, this];
+    const before = typing.text;
+    this.#say("Checking \u2026");
+    const asked = this.panel.desk.kernel.ask("value", { of, id, column, text });
+    const answer = await asked.catch((error) => ({ error }));
+    if (this.row !== row || !row.isConnected) return; // given up meanwhile
+    this.#say();
+    if (typing.text !== before) return; // what was typed since has not been checked
+    if (answer.error) return this.#refuse(answer.error);
+    this.cell.draft.decide(column, text === null ? { isNull: true } : { text, value: answer.value });
+    this.cell.given?.();
+    this.leave();
+  }
+
+  #refuse({ message, hint }) {
+    const sign = element("span", { "aria-hidden": "true" }, "\u2715 ");
+    fill(this.refusal, sign, spell(message), hint && span("hint", spell(hint)));
+    this.control.ariaInvalid = "true";
+    this.control.focus();
+  }
+
+  /** Closes it; what stands in it is given up. */
+  leave() {
+    if (!this.row) return;
+    const hadFocus = focusedIn(this.row);
+    this.row.remove();
+    this.row = null;
+    this.cell.draft.typing.delete(this.cell.where.column);
+    this.cell.changed();
+    if (hadFocus) (this.cell.left ?? this.button).focus();
+  }
+
+  // No letter that is typed here is a command, neither of the widget nor of the host.
+  #onKey(event) {
+    const isBare = !event.ctrlKey && !event.metaKey && !event.altKey;
+    const takes = event.key === "Enter" && event.target === this.control && (!isBare || !this.#hasLines);
+    const leaves = event.key === "Escape" && !event.isComposing;
+    if (isBare || takes) event.stopPropagation();
+    if (event.isComposing || event.repeat || !(takes || leaves)) return;
+    event.preventDefault();
+    if (takes) this.#take(this.typing.text);
+    else this.leave();
+  }
+}
+
+/** What a choice makes of a cell, as nodes: a side's value, or what was typed. */
+function chosen(choice, sides) {
+  if (choice.side) return shown(sides[choice.side]);
+  return [shown(choice.isNull ? null : cut(choice.value)), " ", span("edited", "edited")];
+}
+
+/** A choice as an answer to the kernel. */
+function told({ side, isNull, text }) {
+  return side ? { side } : isNull ? { null: true } : { text };
+}
+
+// ---- what is pending
+
 class Pending extends Panel {
-  constructor(desk, id, signal) {
-    super(desk, id, "Pending operations", 30, signal);
-    const kinds = [["", "All kinds"], ["insert", "Inserts"], ["update", "Updates"], ["delete", "Deletes"]];
+  mending = []; // the editors of a rejected operation
+
+  constructor(desk, signal) {
+    const kinds = [["insert", "Inserts"], ["update", "Updates"], ["delete", "Deletes"]];
     const states = [["rejected", "Rejected"], ["attempted", "Sent, no answer"]];
-    this.kinds = chooser("Kind", [...kinds, ...states], () => this.filter());
+    super(desk, "pending", "Pending operations", 30, [...kinds, ...states], signal);
     this.bulk = [button("discard-all", "Discard all shown", () => this.#discardShown())];
     const tools = element("div", { class: "sf-tools" }, this.tables, this.kinds, this.counted, grow(), this.bulk);
     this.nodes = [tools, this.question, this.list.node, this.detail];
-  }
-
-  get shown() {
-    return { ...super.shown, kind: this.kinds.value || null };
-  }
-
-  load(offset, limit) {
-    return this.desk.ask("pending", { ...this.shown, offset, limit });
   }
 
   noneWords() {
@@ -695,7 +1047,8 @@ class Pending extends Panel {
   }
 
   #act(what, row, event) {
-    return this.toRow(event, row, what, { ids: [row.id], ...(what === "discard" && { rev: this.list.rev }) });
+    const rev = row === this.row ? this.rev : this.list.rev;
+    return this.toRow(event, row, what, { ids: [row.id], ...(what === "discard" && { rev }) });
   }
 
   #discardShown() {
@@ -706,30 +1059,79 @@ class Pending extends Panel {
 
   press(key) {
     if (this.row && key === "Delete") this.#act("discard", this.row);
+    else if (this.mending.length && /^e$/i.test(key)) this.mending[0].begin();
     else if (!this.detail.hidden && key === "Escape") this.list.leaveRow();
     else return super.press(key);
     return true;
   }
 
   drawDetail(row) {
+    const draft = this.draft(row);
+    draft.look(row);
+    if (draft.dropped.size) this.tellNews(draft);
+    this.mending = [];
     const close = smallButton("close", "Close", () => this.list.leaveRow());
     const time = span("quiet", `staged ${clock(row.staged_at)}`);
     const parts = [kindMark(row.kind), rowName(row), time, grow(), this.#acts(row), close];
     const head = element("div", { class: "sf-tools" }, parts);
-    const lines = row.cells.map((change) => this.#cellLine(row, change));
+    const canMend = row.state === "rejected" && row.kind !== "delete";
+    const lines = row.cells.map((change) => this.#cellLine(row, change, canMend));
     const cells = table(`Cells of ${spell(row.table)} ${spell(row.key)}`, ["Column", "Old", "New"], lines);
     const more = row.more > 0 && element("p", { class: "sf-quiet" }, `${many(row.more, "more column")}`);
-    return [head, stateWords(row), cells, more];
+    return [head, this.news, stateWords(row), cells, more, canMend && this.#mendFoot(row)];
   }
 
-  #cellLine({ id, kind }, [column, type, base, local]) {
+  #cellLine(row, [column, type, base, local], canMend) {
+    const where = { of: "pending", id: row.id, column };
     const side = (one, value, other, isThere) => {
-      const where = { of: "pending", id, column, side: one };
-      return element("td", {}, isThere ? readable(this, value, other, where) : span("quiet", "\u2014"));
+      return isThere ? readable(this, value, other, { ...where, side: one }) : span("quiet", "\u2014");
     };
-    const old = side("base", base, null, kind !== "insert");
-    return element("tr", {}, columnHead(column, type), old, side("local", local, base, kind !== "delete"));
+    const old = element("td", {}, side("base", base, null, row.kind !== "insert"));
+    const value = span("value", side("local", local, base, row.kind !== "delete"));
+    const now = element("td", { class: "sf-result" }, element("div", {}, value));
+    const line = element("tr", {}, columnHead(column, type), old, now);
+    return canMend ? this.#mendable(this.draft(row), where, type, local, value, line) : line;
   }
+
+  #mendable(draft, where, type, local, value, line) {
+    const choice = () => draft.choices.get(where.column);
+    const draw = () => choice() && fill(value, chosen(choice()));
+    const begin = () => (choice() ? { text: choice().text ?? null } : { text: local, side: "local" });
+    const changed = () => (draw(), this.#drawMend(draft));
+    const editor = new Editor(this, line, { where, type, columns: 3, sides: {}, draft, begin, changed });
+    value.after(editor.button);
+    this.mending.push(editor);
+    draw();
+    return editor.nodes;
+  }
+
+  #mendFoot(row) {
+    const mend = (event) => this.#mend(row, event);
+    this.mend = button("mend", "Mend and send again", mend, { class: "sf-button sf-primary" });
+    this.mendWords = element("span", { class: "sf-quiet", role: "status" });
+    this.#drawMend(this.draft(row));
+    return element("div", { class: "sf-tools sf-foot" }, this.mendWords, grow(), this.mend);
+  }
+
+  #drawMend({ choices, typing }) {
+    if (!this.mend) return;
+    const ready = `${many(choices.size, "new value")}, to go out with the next push`;
+    const words = choices.size ? ready : "Edit a value, then send it again.";
+    this.mendWords.textContent = typing.size ? editingWords([...typing.keys()]) : words;
+    this.mend.ariaDisabled = String(!choices.size || typing.size > 0);
+  }
+
+  #mend(row, event) {
+    const { choices, typing } = this.draft(row);
+    if (!choices.size || typing.size) return (this.mending.find((editor) => editor.row) ?? this.mending[0])?.begin();
+    const cells = Object.fromEntries([...choices].map(([column, choice]) => [column, told(choice)]));
+    return this.toRow(event, row, "mend", { id: row.id, rev: this.rev, cells });
+  }
+}
+
+function editingWords(columns) {
+  const verb = columns.length > 1 ? "are" : "is";
+  return `${columns.map((one) => spell(one)).join(", ")} ${verb} being edited: use the value or cancel it.`;
 }
 
 function changeNode(kind, [column, , base, local]) {
@@ -762,53 +1164,389 @@ function stateWords({ state, error, attempted }) {
   return attempted && words("warn", "Sent, and the answer was lost: the next push asks again; nothing is done twice.");
 }
 
+// ---- one conflict
+
 // What happened, on which side, by the kinds of mine and theirs.
 const CONFLICTS = {
-  "edit/edit": { brief: "", words: "Both sides changed this row.", mine: "", theirs: "" },
+  "edit/edit": { name: "Both edited", brief: "", words: "Both sides changed this row.", mine: "", theirs: "" },
   "edit/delete": {
+    name: "You edited, they deleted",
     brief: "you edited, they deleted",
     words: "You edited this row; in the back end it was deleted.",
     mine: " (the edited row)",
     theirs: " (deleted)",
+    keep: "Keep the row, as the result shows",
+    delete: "Delete the row, as they did",
   },
   "delete/edit": {
+    name: "You deleted, they edited",
     brief: "you deleted, they edited",
     words: "You deleted this row; in the back end it was edited.",
     mine: " (deleted)",
     theirs: " (the edited row)",
+    keep: "Keep the row, as the result shows",
+    delete: "Delete the row, as you did",
   },
   "insert/insert": {
+    name: "Both inserted",
     brief: "both inserted",
     words: "Both sides inserted a row with this key.",
     mine: " (my row)",
     theirs: " (their row)",
   },
 };
+const ABSENT = {
+  "edit/delete": { theirs: "row deleted" },
+  "delete/edit": { mine: "row deleted" },
+};
 const SIDES = { mine: "Keep mine", theirs: "Take theirs" };
+const COLUMNS = { base: "Base (last pull)", mine: "Mine", theirs: "Theirs (back end)", result: "Result" };
+const STATES = {
+  clash: "\u2260 both changed it",
+  mine: "only you changed it",
+  theirs: "only they changed it",
+  same: "the same on both sides",
+  unchanged: "unchanged",
+};
+// Of one row inserted by two, nobody changed a column.
+const INSERTED = { ...STATES, clash: "\u2260 the two differ", mine: "only you gave it", theirs: "only they gave it" };
+const DECIDED = "All is decided";
+const RANKS = { clash: 0, unchanged: 2 };
+
+/** One conflict: what each side says, what is chosen, and the result, which is what will be pushed. */
+class Resolution {
+  #lines = new Map();
+  #whole = null;
+  #asked = null;
+
+  constructor(panel, row, draft) {
+    Object.assign(this, { panel, row, draft, kind: CONFLICTS[row.kind] ?? CONFLICTS["edit/edit"] });
+    this.isHalf = Boolean(this.kind.keep); // one side deleted the row, so first of all it is kept or deleted
+    if (draft.look(row) || draft.dropped.size) panel.tellNews(draft);
+    this.body = element("tbody");
+    this.words = element("span", { role: "status", class: "sf-open-words" });
+    this.button = button("resolve", "Resolve", (event) => panel.resolve(event), { class: "sf-button sf-primary" });
+    this.nodes = [panel.news, this.isHalf && this.#fateChooser(), this.#table(), this.#foot()];
+    this.#build();
+    if (this.#needsWhole) this.bring();
+  }
+
+  #table() {
+    const label = `Conflict on ${spell(this.row.key)} in ${spell(this.row.table)}`;
+    const node = table(label, ["Column", ...Object.values(COLUMNS)], [], { class: "sf-resolution", role: "table" });
+    node.tBodies[0].replaceWith(this.body);
+    // In a narrow page the cells are stacked, and would be no cells any more for who does not see them.
+    for (const part of [node.tHead, this.body]) part.setAttribute("role", "rowgroup");
+    node.tHead.rows[0].setAttribute("role", "row");
+    for (const head of node.tHead.rows[0].cells) head.setAttribute("role", "columnheader");
+    return node;
+  }
+
+  #fateChooser() {
+    const name = uniqueId();
+    this.fates = {};
+    const choice = (fate) => {
+      const on = { change: () => this.#decideFate(fate) };
+      this.fates[fate] = element("input", { type: "radio", name, value: fate, "data-syncframe": `row ${fate}`, on });
+      return element("label", {}, this.fates[fate], " ", this.kind[fate]);
+    };
+    const properties = { class: "sf-fate", role: "radiogroup", "aria-label": "The row" };
+    return element("div", properties, choice("keep"), choice("delete"));
+  }
+
+  #decideFate(fate) {
+    this.draft.fate = fate;
+    this.draw();
+  }
+
+  #foot() {
+    const change = () => this.#showAll();
+    this.all = element("input", { type: "checkbox", "data-syncframe": "unchanged", on: { change } });
+    this.all.checked = this.draft.isWhole;
+    const words = `Show unchanged columns (${count(this.row.same ?? 0)})`;
+    const all = this.row.same > 0 && element("label", { class: "sf-all" }, this.all, " ", words);
+    return element("div", { class: "sf-tools sf-foot" }, all, grow(), this.words, this.button);
+  }
+
+  async #showAll() {
+    this.draft.isWhole = this.all.checked;
+    if (this.#whole) this.#build();
+    else await this.bring();
+  }
+
+  get lines() {
+    return [...this.#lines.values()];
+  }
+
+  // The columns that were decided are always shown, so that the result is what will be pushed.
+  get #needsWhole() {
+    const { isWhole, touched } = this.draft;
+    const isHidden = (column) => !this.row.cells.some((cell) => cell[0] === column);
+    return this.row.more > 0 || isWhole || [...touched].some(isHidden);
+  }
+
+  /** The row with all that is known of its columns. */
+  get #shown() {
+    return this.#whole ?? this.row;
+  }
+
+  get cells() {
+    return this.#shown.cells;
+  }
+
+  #cellsShown() {
+    const { isWhole, touched } = this.draft;
+    const isShown = (cell) => isWhole || cell[5] !== "unchanged" || touched.has(cell[0]);
+    const rank = (cell) => RANKS[cell[5]] ?? 1;
+    return this.cells.filter(isShown).sort((one, other) => rank(one) - rank(other));
+  }
+
+  // A line that is as before stays the same line, for the focus may be in it.
+  #build() {
+    const [before, hadFocus] = [this.#lines, focusedIn(this.body)];
+    const lines = this.#cellsShown().map((cell) => {
+      const line = before.get(cell[0]);
+      const text = cellText(cell, this.#shown);
+      return line?.text === text ? line : new Line(this, cell, text);
+    });
+    this.#lines = new Map(lines.map((line) => [line.column, line]));
+    const nodes = lines.flatMap((line) => line.editor.nodes);
+    for (const node of [...this.body.children]) if (!nodes.includes(node)) node.remove();
+    nodes.forEach((node, at) => {
+      if (this.body.children[at] !== node) this.body.insertBefore(node, this.body.children[at] ?? null);
+    });
+    if (hadFocus && !focusedIn(this.body)) this.panel.detail.focus();
+    this.draw();
+  }
+
+  /** Brings all columns; what was decided on cells that have changed meanwhile is dropped, with words. */
+  bring() {
+    this.#asked ??= this.#bring().finally(() => (this.#asked = null));
+    return this.#asked;
+  }
+
+  async #bring() {
+    const whole = await this.panel.desk.ask("conflict", { id: this.row.id });
+    if (!whole || this.panel.resolution !== this) return;
+    if (this.draft.lookAt(whole)) this.panel.tellNews(this.draft);
+    this.#whole = whole;
+    this.#build();
+  }
+
+  async isNullable(column) {
+    if (!this.#whole) await this.bring();
+    return this.#whole?.columns?.[column]?.nullable;
+  }
+
+  /** What has to be done before it can be resolved, in words; "" where nothing has. */
+  get openWords() {
+    if (this.draft.fate === "delete") return "";
+    if (this.isHalf && !this.draft.fate) return "Decide: keep the row or delete it";
+    if (this.#needsWhole && !this.#whole) return "The other columns are on their way \u2026";
+    if (this.draft.typing.size) return editingWords([...this.draft.typing.keys()]);
+    const open = this.lines.filter((line) => !line.choice);
+    return open.length ? `${many(open.length, "column")} to decide` : "";
+  }
+
+  /** What `resolve` is asked: all that the result shows. */
+  get answer() {
+    const { id, version } = this.#shown;
+    const { fate } = this.draft;
+    const lines = fate === "delete" ? [] : this.lines;
+    const cells = Object.fromEntries(lines.map((line) => [line.column, told(line.choice)]));
+    return { id, version, rev: this.#whole?.rev ?? this.panel.rev, cells, ...(this.isHalf && { row: fate }) };
+  }
+
+  /** Chooses a side for a column and those kept together with it, but for what was typed there. */
+  choose(chosenLine, side) {
+    const { group } = chosenLine;
+    const isOf = (line) => line === chosenLine || (group !== null && line.group === group && !line.isTyped);
+    for (const line of this.lines.filter(isOf)) if (line.radios[side]) this.#take(line, side);
+    this.given();
+    this.draw();
+  }
+
+  #take({ column, editor }, side) {
+    editor.leave();
+    this.draft.decide(column, { side });
+  }
+
+  /** A row of which a cell is decided is kept. */
+  given() {
+    if (this.isHalf) this.draft.fate = "keep";
+  }
+
+  draw() {
+    for (const line of this.lines) line.draw();
+    for (const [fate, radio] of Object.entries(this.fates ?? {})) radio.checked = this.draft.fate === fate;
+    const words = this.openWords;
+    if (this.words.textContent !== (words || DECIDED)) this.words.textContent = words || DECIDED;
+    this.words.classList.toggle("sf-warn", Boolean(words));
+    this.button.ariaDisabled = String(Boolean(words));
+  }
+
+  /** Puts the focus on what is to be done first. */
+  goToOpen() {
+    if (this.isHalf && !this.draft.fate) return this.fates.keep.focus();
+    if (this.#needsWhole && !this.#whole) return this.bring(); // once more, for it may have failed
+    const typed = this.lines.find((line) => line.editor.row);
+    if (typed) return typed.editor.control.focus();
+    this.#next?.focus();
+  }
+
+  /** The first line to decide, else the first. */
+  get #next() {
+    return this.lines.find((line) => !line.choice) ?? this.lines[0];
+  }
+
+  edit(line = this.#next) {
+    if (this.draft.fate !== "delete") line?.editor.begin();
+  }
+
+  /** A key pressed in the table; whether it was for it. */
+  press({ key, target }) {
+    const line = this.lines.find(({ node }) => node.contains(target));
+    const side = { b: "base", m: "mine", t: "theirs" }[key.toLowerCase()];
+    const isRadio = target.matches("input[type=radio]");
+    if (line && side) line.radios[side]?.click(), line.radios[side]?.focus();
+    else if (line && /^e$/i.test(key)) this.edit(line);
+    else if (isRadio && key === "Enter") this.panel.resolve();
+    else return false;
+    return true;
+  }
+}
+
+/** One column of a conflict. */
+class Line {
+  radios = {};
+  #drawn = "";
+
+  constructor(resolution, cell, text) {
+    const [column, type, base, mine, theirs, state, group = null] = cell;
+    Object.assign(this, { resolution, text, column, group, state, sides: { base, mine, theirs } });
+    this.draft = resolution.draft;
+    this.where = { of: "conflicts", id: resolution.row.id, column };
+    this.name = uniqueId();
+    const absent = { ...(!resolution.row.has_base && { base: "not there" }), ...ABSENT[resolution.row.kind] };
+    const sides = Object.keys(this.sides).map((side) => this.#side(side, absent[side]));
+    [this.value, this.verdict] = [span("value"), span("verdict")];
+    const head = columnHead(column, type, this.verdict);
+    head.setAttribute("role", "rowheader");
+    this.node = element("tr", { class: `sf-${state}`, role: "row" }, head, sides);
+    this.editor = new Editor(resolution.panel, this.node, this.#typed(type));
+    const result = element("div", {}, this.value, this.editor.button);
+    this.node.append(element("td", { class: "sf-result", role: "cell", "data-side": COLUMNS.result }, result));
+  }
+
+  #stateWords() {
+    const words = (this.resolution.row.kind === "insert/insert" ? INSERTED : STATES)[this.state];
+    if (this.group === null) return words;
+    const others = this.resolution.cells.filter((cell) => cell[0] !== this.column && cell[6] === this.group);
+    return others.length ? `${words}; together with ${others.map((cell) => spell(cell[0])).join(", ")}` : words;
+  }
+
+  #typed(type) {
+    const { resolution, where, draft, column } = this;
+    const sides = Object.keys(this.radios).filter((side) => side !== "base");
+    return {
+      where,
+      type,
+      columns: 5,
+      draft,
+      sides: Object.fromEntries(sides.map((side) => [side, this.sides[side]])),
+      begin: () => this.#begin(),
+      isNullable: () => resolution.isNullable(column),
+      given: () => resolution.given(),
+      changed: () => resolution.draw(),
+      left: this,
+    };
+  }
+
+  // An undecided one begins with what is mine.
+  #begin() {
+    const choice = this.draft.choices.get(this.column) ?? this.#default ?? { side: "mine" };
+    return choice.side ? { text: this.sides[choice.side], side: choice.side } : { text: choice.text ?? null };
+  }
+
+  #side(side, absent) {
+    const properties = { role: "cell", "data-side": COLUMNS[side] };
+    if (absent) return element("td", properties, chip(absent));
+    const value = this.sides[side];
+    this.radios[side] = element("input", {
+      type: "radio",
+      name: this.name,
+      "aria-label": `${spell(this.column)}, ${side}: ${spoken(value)}`,
+      "data-syncframe": `choose ${side} ${this.column}`,
+      on: { change: () => this.resolution.choose(this, side) },
+    });
+    const other = side === "base" ? null : this.sides.base;
+    const label = element("label", { class: "sf-side" }, this.radios[side], element("span", {}, shown(value, other)));
+    return element("td", properties, label, wholeButton(this.resolution.panel, value, { ...this.where, side }));
+  }
+
+  get #default() {
+    if (this.state === "clash") return null;
+    return { side: this.state === "theirs" || !this.radios.mine ? "theirs" : "mine" };
+  }
+
+  /** What was chosen, or goes without saying; null where it is to be decided. */
+  get choice() {
+    if (this.resolution.isHalf && this.draft.fate !== "keep") return null;
+    return this.draft.choices.get(this.column) ?? this.#default;
+  }
+
+  get isTyped() {
+    const choice = this.draft.choices.get(this.column);
+    return this.draft.typing.has(this.column) || Boolean(choice && !choice.side);
+  }
+
+  focus() {
+    const radios = Object.values(this.radios);
+    (radios.find((radio) => radio.checked) ?? radios[0]).focus();
+  }
+
+  draw() {
+    const { choice } = this;
+    const [words, isDeleted] = [this.#stateWords(), this.draft.fate === "delete"];
+    const text = JSON.stringify([choice, words, isDeleted]);
+    if (this.#drawn === text) return; // a choice is of one line, and there may be 500
+    this.#drawn = text;
+    this.verdict.textContent = words;
+    for (const [side, radio] of Object.entries(this.radios)) radio.checked = choice?.side === side;
+    const open = isDeleted ? chip("row deleted") : span("undecided", "? not decided");
+    fill(this.value, choice ? chosen(choice, this.sides) : open);
+    this.node.classList.toggle("sf-open", !choice && !isDeleted);
+    this.editor.button.hidden = isDeleted;
+    if (this.editor.row) this.editor.row.hidden = isDeleted;
+  }
+}
+
+// ---- the conflicts
+
+const KEYS = "\u2191\u2193 move \u00b7 M mine \u00b7 T theirs \u00b7 E edit \u00b7 Enter resolve \u00b7 U undo";
 
 class Conflicts extends Panel {
   firstActive = 0;
+  resolution = null; // of the row shown
 
-  constructor(desk, id, signal) {
-    super(desk, id, "Conflicts", 46, signal);
-    this.bulk = Object.keys(SIDES).map((side) => {
-      return button(`all-${side}`, `${SIDES[side]}: all shown`, () => this.#settleShown(side));
-    });
-    const keys = span("quiet sf-keys", "\u2191\u2193 move \u00b7 M mine \u00b7 T theirs \u00b7 U undo");
-    const tools = element("div", { class: "sf-tools" }, this.tables, this.counted, keys, grow(), this.bulk);
+  constructor(desk, signal) {
+    const kinds = Object.entries(CONFLICTS).map(([kind, { name: words }]) => [kind, words]);
+    super(desk, "conflicts", "Conflicts", 46, kinds, signal);
+    const all = (side, words) => button(`all-${side}`, `${words}: all shown`, () => this.#settleShown(side));
+    this.bulk = [all("merge", "Merge what is apart"), ...Object.entries(SIDES).map((side) => all(...side))];
+    const acts = span("acts", this.bulk);
+    const tools = element("div", { class: "sf-tools" }, this.tables, this.kinds, this.counted, grow(), acts);
+    this.list.node.append(element("p", { class: "sf-quiet sf-keys" }, KEYS));
     this.nodes = [tools, this.question, element("div", { class: "sf-split" }, this.list.node, this.detail)];
   }
 
-  load(offset, limit) {
-    return this.desk.ask("conflicts", { ...this.shown, offset, limit });
-  }
-
   noneWords() {
-    return this.shown.table ? "No conflicts in this table." : "No conflicts.";
+    const { table: chosen, kind } = this.shown;
+    return chosen || kind ? "No conflict is of this table and kind." : "No conflicts.";
   }
 
   drawRow(row) {
-    const clashes = row.cells.filter((change) => change[5]).map((change) => spell(change[0]));
+    const clashes = row.cells.filter((cell) => cell[5] === "clash").map((cell) => spell(cell[0]));
     const what = CONFLICTS[row.kind]?.brief || clashes.join(", ") || "in different columns";
     const mark = element("span", { class: "sf-bad", "aria-hidden": "true" }, "!");
     const names = [rowCell("key", name(row.key)), rowCell("table", name(row.table))];
@@ -816,67 +1554,58 @@ class Conflicts extends Panel {
   }
 
   drawDetail(row) {
-    const kind = CONFLICTS[row.kind] ?? CONFLICTS["edit/edit"];
+    this.resolution = new Resolution(this, row, this.draft(row));
+    const { kind, nodes } = this.resolution;
     const settle = (side) => button(side, `${SIDES[side]}${kind[side]}`, (event) => this.#settle(side, event));
     const head = element("div", { class: "sf-tools" }, rowName(row), grow(), settle("mine"), settle("theirs"));
-    const heads = ["Column", "Base (last pull)", "Mine", "Theirs (back end)"];
-    const lines = row.cells.map((change) => this.#cellLine(row, change));
-    const cells = table(`Conflict on ${spell(row.key)} in ${spell(row.table)}`, heads, lines);
-    const region = { class: "sf-scroll", role: "region", tabindex: 0, "aria-label": "Base, mine and theirs" };
-    const more = row.more > 0 && element("p", { class: "sf-quiet" }, many(row.more, "more differing column"));
-    const isApart = row.kind === "edit/edit" && !row.more && !row.cells.some((change) => change[5]);
-    const words = isApart ? `${kind.words} In different columns: "Keep mine" keeps both changes.` : kind.words;
-    return [head, element("p", { class: "sf-words" }, words), element("div", region, cells), more];
-  }
-
-  #cellLine(row, [column, type, base, mine, theirs, isClash]) {
-    const [here, there] = row.kind.split("/");
-    const side = (one, value, other, absent) => {
-      const where = { of: "conflicts", id: row.id, column, side: one };
-      return element("td", {}, absent ? chip(absent) : readable(this, value, other, where));
-    };
-    const note = span("verdict", verdict(row.kind, base, mine, theirs, isClash));
-    return element(
-      "tr",
-      { class: isClash && "sf-clash" },
-      columnHead(column, type, note),
-      side("base", base, null, here === "insert" && "not there"),
-      side("mine", mine, base, here === "delete" && "row deleted"),
-      side("theirs", theirs, base, there === "delete" && "row deleted"),
-    );
+    const isApart = row.kind === "edit/edit" && !row.clashes;
+    const words = isApart ? `${kind.words} In different columns: the result keeps both changes.` : kind.words;
+    return [head, element("p", { class: "sf-words" }, words), ...nodes];
   }
 
   #settle(side, event) {
     const { row } = this;
-    return this.toRow(event, row, "settle", { side, rows: [[row?.id, row?.version]], rev: this.list.rev });
+    return this.toRow(event, row, "settle", { side, rows: [[row?.id, row?.version]], rev: this.rev });
+  }
+
+  /** Settles the row shown as its result shows, and goes on to the next; what is open is asked for first. */
+  async resolve(event) {
+    if (!this.row) return;
+    if (this.resolution.openWords) return this.resolution.goToOpen();
+    if (await this.toRow(event, this.row, "resolve", this.resolution.answer)) this.list.focus();
   }
 
   #settleShown(side) {
     const { total } = this.list;
+    const words = many(total, "conflict");
+    if (side === "merge") {
+      const question = `Keep both changes in those of ${words} that were changed in different columns`;
+      return this.toAll("settle", { side }, question, `Merge, of ${count(total)}`);
+    }
     const act = `${SIDES[side]} in`;
-    return this.toAll("settle", { side }, `${act} ${many(total, "conflict")}`, `${act} ${count(total)}`);
+    return this.toAll("settle", { side }, `${act} ${words}`, `${act} ${count(total)}`);
   }
 
   press(key) {
-    const acts = { m: () => this.#settle("mine"), t: () => this.#settle("theirs"), u: () => this.desk.undo() };
+    const acts = {
+      m: () => this.#settle("mine"),
+      t: () => this.#settle("theirs"),
+      e: () => this.row && this.resolution.edit(),
+      enter: () => this.resolve(),
+      u: () => this.desk.undo(),
+    };
     const act = acts[key.toLowerCase()];
     act?.();
-    return Boolean(act) || super.press(key);
+    return Boolean(act);
   }
 
+  // In the table letters are of a column; of the whole row they are only on the two buttons that settle it.
   pressInDetail(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    if (/^[mtu]$/i.test(event.key)) this.press(event.key);
+    if (this.resolution.press(event)) event.preventDefault();
+    else if (event.target.dataset.syncframe in SIDES && /^[mtu]$/i.test(event.key)) this.press(event.key);
     else super.pressInDetail(event);
   }
-}
-
-function verdict(kind, base, mine, theirs, isClash) {
-  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-  if (isClash) return "\u2260 both changed it";
-  if (kind !== "edit/edit") return "";
-  if (same(mine, theirs)) return "the same on both sides";
-  return same(base, theirs) ? "only you changed it" : "only they changed it";
 }
 
 // ---- the header
@@ -1001,6 +1730,52 @@ class Activity {
   }
 }
 
+// ---- the history
+
+/** What was done last, in one line that opens to the last few. */
+class History {
+  #isAsking = false;
+  #isStale = false;
+
+  constructor(desk) {
+    this.desk = desk;
+    this.brief = element("summary");
+    this.lines = element("div", { class: "sf-scroll", role: "region", tabindex: 0, "aria-label": "History" });
+    const properties = { class: "sf-details sf-history", "data-syncframe": "history", hidden: "" };
+    this.node = element("details", properties, this.brief, this.lines);
+  }
+
+  // It is no act of a person, so an error of it is not shown: it comes again with the next change.
+  async refresh() {
+    this.#isStale = true;
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    while (this.#isStale) {
+      this.#isStale = false;
+      const data = await this.desk.kernel.ask("history", { limit: HISTORY_ROWS }).catch(() => null);
+      if (data) this.#draw(data.rows);
+    }
+    this.#isAsking = false;
+  }
+
+  #draw(rows) {
+    this.node.hidden = rows.length === 0;
+    if (!rows.length) return;
+    const [{ time, action, table: of, rows: number }] = rows;
+    const where = of !== null && [name(of), ", "];
+    fill(this.brief, `Last: ${clock(time)} ${spell(action)}, `, where, many(number, "row"));
+    const heads = ["Time", "What", "Table", "Rows", "Note", "Undo"];
+    fill(this.lines, table("What was done, newest first", heads, rows.map(historyLine)));
+  }
+}
+
+function historyLine({ time, action, table: of, rows, note, can_undo: canUndo }) {
+  const cell = (...children) => element("td", {}, ...children);
+  const number = element("td", { class: "sf-number" }, count(rows));
+  const words = [cell(spell(note ?? "")), cell(canUndo ? "can be undone" : "")];
+  return element("tr", {}, cell(clock(time)), cell(spell(action)), cell(name(of ?? "")), number, words);
+}
+
 // ---- the view
 
 /** Light or dark as the page around it: the host says so, else its background does, else the system. */
@@ -1019,11 +1794,18 @@ function isDark(root) {
   if (jpThemeLight) return jpThemeLight === "false";
   if (vscodeThemeKind) return !vscodeThemeKind.includes("light");
   for (let node = root.parentElement; node; node = node.parentElement ?? node.getRootNode().host) {
-    const parts = getComputedStyle(node).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [];
-    const [red, green, blue, alpha = 1] = parts;
-    if (parts.length > 2 && alpha > 0.5) return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 110;
+    const [red, green, blue, alpha] = channels(getComputedStyle(node).backgroundColor);
+    if (alpha > 127) return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 110;
   }
   return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** Red, green, blue and alpha of a colour, however it is written, each from 0 to 255. */
+function channels(color) {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+  canvas.fillStyle = color;
+  canvas.fillRect(0, 0, 1, 1);
+  return canvas.getImageData(0, 0, 1, 1).data;
 }
 
 /** Hides the summary shown just above for pages without a kernel; gives what shows it again. */
@@ -1047,12 +1829,13 @@ class View {
 
   constructor(model, place, signal) {
     Object.assign(this, { model, signal });
-    this.id = `syncframe-${Math.random().toString(36).slice(2)}`;
+    this.id = uniqueId();
     this.head = new Head(this);
     this.activity = new Activity(this);
+    this.history = new History(this);
     this.alert = element("div", { class: "sf-alert", role: "alert", "data-syncframe": "alert" });
-    this.pending = new Pending(this, `${this.id}-pending`, signal);
-    this.conflicts = new Conflicts(this, `${this.id}-conflicts`, signal);
+    this.pending = new Pending(this, signal);
+    this.conflicts = new Conflicts(this, signal);
     this.kernel = new Kernel(model, signal, (words) => this.#note(words));
     this.root = this.#build();
     place.append(this.root);
@@ -1077,7 +1860,8 @@ class View {
     // JupyterLab and Notebook 7 leave all keys below this attribute alone; other hosts see no plain ones.
     const keys = { "data-lm-suppress-shortcuts": "true", on: { keydown: keepPlainKeys } };
     const properties = { class: "syncframe", "aria-label": "syncframe", ...keys };
-    return element("section", properties, this.head.nodes, this.alert, line, ...Object.values(this.boxes));
+    const boxes = Object.values(this.boxes);
+    return element("section", properties, this.head.nodes, this.alert, line, boxes, this.history.node);
   }
 
   #follow(place) {
@@ -1089,7 +1873,7 @@ class View {
     this.signal.addEventListener("abort", () => (shape.disconnect(), this.root.remove(), this.showStatic?.()));
     hear(this.model, "change:summary", () => this.#draw(), this.signal);
     hear(this.model, "change:progress", () => this.#draw(), this.signal);
-    hear(this.model, "change:rev", () => this.#refresh(), this.signal);
+    hear(this.model, "change:rev", () => (this.#refresh(), this.history.refresh()), this.signal);
     hear(this.model, "msg:custom", (message) => message?.t === "ended" && this.#ended(message), this.signal);
   }
 
@@ -1103,6 +1887,7 @@ class View {
   async #hello() {
     const data = await this.ask("hello", {});
     if (data?.ended && data.ended.n > this.#lastEnded) this.say(endedWords(data.ended));
+    this.history.refresh();
   }
 
   #show(chosen) {
@@ -1146,7 +1931,18 @@ class View {
   }
 
   #note(words) {
-    if (this.head.note.textContent !== words) this.head.note.textContent = words;
+    if (this.head.note.textContent === words) return;
+    this.head.note.textContent = words;
+    this.#switchOff(words === GONE);
+  }
+
+  // What asks the kernel is off while there is none, and comes back as it was.
+  #switchOff(isGone) {
+    for (const node of this.root.querySelectorAll(ASKS)) {
+      if (isGone && node.ariaDisabled !== "true") [node.dataset.off, node.ariaDisabled] = ["", "true"];
+      else if (!isGone && "off" in node.dataset) node.ariaDisabled = "false";
+      if (!isGone) delete node.dataset.off;
+    }
   }
 
   say(words) {
