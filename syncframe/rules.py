@@ -131,7 +131,8 @@ def _unseen(layout: Layout, names: Collection[str], mode: str) -> str:
     new_there = layout.some("{p} is distinct from {h}", names)
     clash = layout.some("{f} is distinct from {h} and {p} is distinct from {h} and {p} is distinct from {f}", names)
     return f"""
-        (behind_id is not null and not (deleted and behind_deleted) and (not is_ours or (forced and deleted <> first_deleted))
+        (behind_id is not null and not (deleted and behind_deleted)
+         and (not is_ours or (forced and deleted <> first_deleted))
          and case when deleted or first_deleted or behind_deleted
                   then deleted <> first_deleted or (behind_deleted and {new_there})
                   else {clash if mode == "merge" else new_there} end)

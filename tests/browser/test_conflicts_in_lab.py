@@ -188,6 +188,7 @@ def test_many_columns_long_texts_and_columns_kept_together_are_decided_as_shown(
     field(widget, "open").press("Enter")
     result(widget, "open", "true edited")
     widget.get_by_role("button", name="Edit story", exact=True).click()
+    until_text(widget.locator(".sf-editor [role=status]"), "^$")
     whole = field(widget, "story").input_value()
     field(widget, "story").press("Control+End")
     page.page.keyboard.type("<b>end</b>")
