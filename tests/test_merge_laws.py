@@ -23,7 +23,7 @@ from syncframe.conflict import keep_mine, merge
 from syncframe.operation import same, same_rows
 from syncframe.widget.desk import Desk
 
-FEW, ALL = 400, 100_000
+FEW, ALL = 100, 100_000
 many_cases = pytest.mark.parametrize("n", [FEW, pytest.param(ALL, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 
 VIENNA = dt.timezone(dt.timedelta(hours=2))

@@ -168,14 +168,17 @@ def test_the_table_of_outcomes_has_every_case():
     assert list(documented()) == list(MATRIX)
 
 
-def costs(way: str, policy: str) -> list[pytest.MarkDecorator]:
-    """What is settled is told to the queue, which knows nothing of back ends: of some the whole only if asked for."""
-    is_whole = way == "sqlite" or policy in ("fail", "merge") or (way == "extended" and policy in ("mine", "theirs"))
-    return [] if is_whole else [pytest.mark.full]
+FEW = {("push", "merge"), ("pull", "fail")}
+
+
+def costs(way: str, verb: str, policy: str) -> list[pytest.MarkDecorator]:
+    """What is settled is told to the queue, which knows nothing of back ends: over HTTP the whole only if asked for."""
+    is_few = (way == "sqlite" and (verb == "push" or not callable(POLICIES[policy]))) or (verb, policy) in FEW
+    return [] if is_few else [pytest.mark.full]
 
 
 MEETINGS = [
-    pytest.param(way, verb, policy, marks=costs(way, policy))
+    pytest.param(way, verb, policy, marks=costs(way, verb, policy))
     for way in WAYS
     for verb in ("push", "pull")
     for policy in POLICIES

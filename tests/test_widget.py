@@ -431,7 +431,8 @@ def test_offline_a_push_ends_in_words_and_everything_stays_queued(heard, context
     summary = asked(heard.desk, "hello")["summary"]
     again = heard.run("push")
 
-    assert ended["error"] == {"type": "TransientError", "message": "no route to the back end", "hint": None}
+    hint = "1 operation still queued"
+    assert ended["error"] == {"type": "TransientError", "message": "no route to the back end", "hint": hint}
     assert [ended["ok"], ended["words"]] == [False, "the push did not finish; 1 operation still queued"]
     assert summary["online"] is False and summary["tables"][1]["update"] == 1
     assert again["words"] == "1 accepted, 0 conflicts, 0 rejected"
