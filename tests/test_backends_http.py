@@ -147,6 +147,7 @@ class TestV2OverSqlite(Plain):
         return sqlite_backend(folder)
 
 
+@pytest.mark.full  # both halves have their tests: the protocol over SQLite, the back end by itself
 class TestV2OverDuckdb(Plain):
     protocol = "v2"
 
@@ -161,6 +162,7 @@ class TestV3OverSqlite(Plain):
         return sqlite_backend(folder)
 
 
+@pytest.mark.full  # both halves have their tests: the protocol over SQLite, the back end by itself
 class TestV3OverDuckdb(Plain):
     protocol = "v3"
 

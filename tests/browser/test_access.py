@@ -192,7 +192,7 @@ def audit(page) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
+@pytest.mark.parametrize("theme", ["Light", pytest.param("Dark", marks=pytest.mark.full)])
 def test_axe_finds_nothing_serious_in_any_view(page, widget, theme, figures, pictures):
     page.theme(f"JupyterLab {theme}")
     grave, count = [], 0

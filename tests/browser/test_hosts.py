@@ -144,6 +144,7 @@ def test_in_marimo(browser, tmp_path, shop, mine, figures, pictures):
     assert page.errors == [] and page.elsewhere() == []
 
 
+@pytest.mark.full
 def test_in_an_app_of_marimo(browser, tmp_path, shop, mine):
     from hosts import marimo
 

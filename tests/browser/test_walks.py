@@ -69,6 +69,7 @@ def test_the_walk_of_the_tutorial(notebook, shop, pictures):
     assert page.errors == []
 
 
+@pytest.mark.full
 def test_two_notebooks_edit_one_row_a_click_settles_the_conflict_and_both_end_equal(notebook, shop, pictures):
     with sf.serve(f"sqlite:///{shop}") as server:
         cells = (
@@ -118,7 +119,9 @@ def test_two_notebooks_edit_one_row_a_click_settles_the_conflict_and_both_end_eq
     assert rows(shop, "select price, stock, note from items where id = 'apple'") == [(1.75, 9, "ripe")]
 
 
-@pytest.mark.parametrize("what", ["pull", "push", "stage"])
+@pytest.mark.parametrize(
+    "what", ["pull", pytest.param("push", marks=pytest.mark.full), pytest.param("stage", marks=pytest.mark.full)]
+)
 def test_after_the_stop_button_the_next_call_goes_on_and_nothing_is_lost(notebook, tmp_path, what):
     n = 60_000
     path = database(
@@ -196,6 +199,7 @@ def test_a_saved_notebook_shows_a_summary_without_a_kernel_and_holds_no_secret_a
     assert "Ripe" not in text and "Kiwi" not in text
 
 
+@pytest.mark.full
 def test_the_quickstart_by_hand(notebook, lab, pictures):
     """Cell by cell as a reader runs it, with the conflict settled by a click."""
     given = nbformat.read(NOTEBOOKS / "01_quickstart.ipynb", as_version=4)
