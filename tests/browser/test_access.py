@@ -124,6 +124,7 @@ def views(page, widget) -> Iterator[str]:
     until_text(detail, "empty text")
     yield "pending detail"
     kinds.select_option("rejected")
+    widget.get_by_text("1 shown", exact=True).first.wait_for()  # else a row of the list before is clicked
     pending_rows.locator(".sf-row", has_text="k00").click()
     until_text(detail, "Rejected by the back end")
     yield "rejected detail"
