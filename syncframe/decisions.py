@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from . import words
+from . import rules, words
 from .errors import SchemaError, SyncError
 from .file import Cursor
 from .frame import normalise, object_frame
@@ -29,13 +29,12 @@ def frame_of_conflicts(cursor: Cursor, layout: Layout) -> pd.DataFrame:
     -------
     pd.DataFrame: table, key, column, base, mine, theirs, as plain Python values; None where a side lacks the row.
     """
-    mine = "case when not m.deleted and (r.rev is not null or get_bit(m.given | h.given, {i}) = 1) then m.{l} end"
     theirs = "case when not h.remote_deleted then h.{r} end"
     cursor.run(
         f"""
         create or replace temp table differing as
         select row_number() over (order by h.sequence) as place, {layout.keys_of("h")}
-               {layout.also("r.{v} as {b}")}{layout.also(mine + " as {l}")}{layout.also(theirs + " as {r}")}
+               {layout.also("r.{v} as {b}")}{layout.also(rules.MINE_SHOWN + " as {l}")}{layout.also(theirs + " as {r}")}
         from (select * from {layout.edits} where has_remote and not follower) h
         join {layout.lasts} m on {layout.on("m", "h")}
         left join {layout.rows} r on {layout.on("r", "h")}
@@ -161,9 +160,9 @@ def _refuse_empty(cursor: Cursor, layout: Layout, decided: pa.Table) -> None:
     needed = [c.name for c in layout.schema.value_columns if not c.nullable and f"n_{c.name}" in decided.column_names]
     if not needed:
         return
-    empty = layout.each("case when get_bit(d.decided::bit, {i}) = 1 and d.{n} is null then {text} end", needed)
+    empty = layout.each(f"case when {rules.IS_DECIDED} and d.{{n}} is null then {{text}} end", needed)
     given = [name for name in layout.schema.values if f"n_{name}" in decided.column_names]
-    stays = layout.some("get_bit(d.decided::bit, {i}) = 1 and d.{n} is not null", given)
+    stays = layout.some(f"{rules.IS_DECIDED} and d.{{n}} is not null", given)
     found = cursor.arrow(
         f"""
         select {layout.keys_of("d")}, coalesce({", ".join(empty)}) as "column"

@@ -20,14 +20,13 @@ from .layout import META, Layout
 from .pages import Done
 from .queue import Queue
 from .schema import Column, quote, shown
-from .sheet import IN_CONFLICT, standing, unchanged
+from .sheet import IN_CONFLICT, SIDES, named, standing, table_of, unchanged
 from .sides import ONE_SIDED, Standing, conflict_rows, read_standing
 from .store import Store
 from .typed import kept, typed
 
 NOT_AS_SHOWN = "left as it was: a newer row or edit has come since it was shown; look at it again"
 ELSEWHERE = "settled already elsewhere"
-_SIDES = {"base": ("r", "v_"), "mine": ("m", "l_"), "theirs": ("h", "r_")}
 _AS_SHOWN = "as the result shows, to be sent with the next push"
 _AS_THEIRS = "theirs taken, nothing is left to send"
 _GONE = {"edit/delete": "theirs", "delete/edit": "mine"}
@@ -59,7 +58,7 @@ class Editor:
             If it was settled since it was shown.
         """
         with self._store.reading() as cursor:
-            layout = self._table_of(cursor, id_, IN_CONFLICT)
+            layout = table_of(self._store, cursor, id_, IN_CONFLICT)
             if layout is not None:
                 groups = self._store.together(layout.table)
                 row = conflict_rows(cursor, layout, [id_], groups, cells_max=None)[id_]
@@ -76,7 +75,7 @@ class Editor:
             If it does not fit, or the row is not in the queue any more.
         """
         with self._store.reading() as cursor:
-            layout = self._table_of(cursor, id_)
+            layout = table_of(self._store, cursor, id_)
             if layout is not None:
                 return kept(text, _column(layout, column))
         raise SyncError("this row is not in the queue any more: it was sent, discarded or settled since it was shown")
@@ -101,7 +100,7 @@ class Editor:
             If a column that clashes is not named, or a choice does not fit; nothing is done then.
         """
         with self._store.transaction() as cursor:
-            layout = self._table_of(cursor, id_, IN_CONFLICT)
+            layout = table_of(self._store, cursor, id_, IN_CONFLICT)
             if layout is None:
                 return Done(ELSEWHERE, late=1)
             (one,) = read_standing(cursor, layout, [id_], self._store.together(layout.table))
@@ -109,7 +108,7 @@ class Editor:
                 return Done(NOT_AS_SHOWN, late=1)
             chosen = _chosen(cursor, layout, one, cells, _is_kept(one, row))
             self._queue.resolve(cursor, layout, chosen)
-            is_left = self._table_of(cursor, id_) is not None
+            is_left = table_of(self._store, cursor, id_) is not None
         how = _AS_SHOWN if is_left else _AS_THEIRS
         return Done(f"1 conflict settled: {how}", 1, 0, [layout.table])
 
@@ -124,7 +123,7 @@ class Editor:
             If a value does not fit; nothing is done then.
         """
         with self._store.transaction() as cursor:
-            layout = self._table_of(cursor, id_, "error_code is not null and not deleted and not has_remote")
+            layout = table_of(self._store, cursor, id_, "error_code is not null and not deleted and not has_remote")
             if layout is None:
                 return Done("not rejected any more", late=1)
             if not _is_as_shown(cursor, layout, id_, rev):
@@ -132,7 +131,7 @@ class Editor:
             values = {name: typed(choice.text, _column(layout, name)) for name, choice in cells.items()}
             if not self._stage(cursor, layout, id_, values):
                 return Done("1 operation will be sent again by the next push", 1, 0, [layout.table])
-            is_left = self._table_of(cursor, id_) is not None
+            is_left = table_of(self._store, cursor, id_) is not None
         how = "it will be sent by the next push" if is_left else "it says nothing new any more, and is sent no more"
         return Done(f"1 operation mended: {how}", 1, 0, [layout.table])
 
@@ -160,12 +159,6 @@ class Editor:
         rows = cursor.arrow(f"select r.* from ({statement}) r semi join {own} e on {on}", [id_])
         return declared(rows, layout.schema)
 
-    def _table_of(self, cursor: Cursor, id_: str, condition: str = "true") -> Layout | None:
-        """The table in whose queue an operation of that id stands as the condition says."""
-        counted = f"where id = ? and {condition}"
-        every = self._store.layouts(cursor)
-        return next((t for t in every if cursor.one(f"select count(*) from {t.edits} {counted}", [id_])), None)
-
 
 def _column(layout: Layout, name: str) -> Column:
     if name in layout.schema.key:
@@ -192,23 +185,22 @@ def _is_kept(one: Standing, row: str | None) -> bool:
 
 def _chosen(cursor: Cursor, layout: Layout, one: Standing, cells: Mapping[str, Choice], is_kept: bool) -> pa.Table:
     """The row that a person has decided, as the queue takes it."""
-    named = {_column(layout, name).name: choice for name, choice in cells.items()} if is_kept else {}
+    named_cells = {_column(layout, name).name: choice for name, choice in cells.items()} if is_kept else {}
     columns = layout.schema.value_columns
-    undecided = [c.name for at, c in enumerate(columns) if one.states[at] == "clash" and c.name not in named]
+    undecided = [c.name for at, c in enumerate(columns) if one.states[at] == "clash" and c.name not in named_cells]
     if undecided and is_kept:
         raise SyncError(
             f"{shown(undecided)}: changed on both sides, and not decided",
             hint="choose base, mine or theirs, or give a value",
         )
     typed_cells = {"one": pa.array([1])}
-    parts = [_cell(one, at, column, named.get(column.name), typed_cells) for at, column in enumerate(columns)]
+    parts = [_cell(one, at, column, named_cells.get(column.name), typed_cells) for at, column in enumerate(columns)]
     values = parts if is_kept else [f"null::{column.store}" for column in columns]
     listed = "".join(f", {value} as {quote('n_' + column.name)}" for value, column in zip(values, columns, strict=True))
-    bits = "0" + "".join("1" if column.name in named else "0" for column in columns)
     return cursor.arrow(
         f"""
         select {layout.keys_of("h")}, h.remote_version as looked_at, {str(not is_kept).lower()} as now_deleted,
-               '{bits}' as given{listed}
+               '{layout.bits(named_cells)}' as given{listed}
         from {standing(layout, 1)} cross join typed t
         """,
         [one.id],
@@ -219,7 +211,7 @@ def _chosen(cursor: Cursor, layout: Layout, one: Standing, cells: Mapping[str, C
 def _cell(one: Standing, at: int, column: Column, choice: Choice | None, typed_cells: dict[str, pa.Array]) -> str:
     """The value of a cell as SQL; a typed one is laid by for the statement."""
     if choice is None:
-        return _of_side(_LEFT_OF.get(one.kind) or _BY_STATE.get(one.states[at], "theirs"), column)
+        return named(SIDES[_LEFT_OF.get(one.kind) or _BY_STATE.get(one.states[at], "theirs")], column)
     is_given = choice.side != "mine" or one.given[at]  # an insert that did not give it has no value of its own
     if choice.side is not None and is_given:
         if (choice.side == "base" and not one.base_there) or choice.side == _GONE.get(one.kind):
@@ -227,11 +219,6 @@ def _cell(one: Standing, at: int, column: Column, choice: Choice | None, typed_c
                 f"column {column.name!r} cannot be taken from {choice.side!r}: the row is not there on that side",
                 hint="take another side, or give a value",
             )
-        return _of_side(choice.side, column)
+        return named(SIDES[choice.side], column)
     typed_cells[f"at{at}"] = typed(choice.text if is_given else None, column)
     return f"t.at{at}"
-
-
-def _of_side(side: str, column: Column) -> str:
-    alias, prefix = _SIDES[side]
-    return f"{alias}.{quote(prefix + column.name)}"

@@ -102,17 +102,23 @@ class Layout:
         return f"(select * from {self.edits} where follower)"
 
     @property
+    def is_last(self) -> str:
+        """The condition that an operation e is the last on its key."""
+        return f"(e.follower or not exists (select 1 from {self.edits} f where f.follower and {self.on('f', 'e')}))"
+
+    @property
     def lasts(self) -> str:
         """A subquery of the last operation on each key: what is shown."""
-        return f"""
-            (select * from {self.edits} e
-             where e.follower or not exists (select 1 from {self.edits} f where f.follower and {self.on("f", "e")}))
-        """
+        return f"(select * from {self.edits} e where {self.is_last})"
 
     @property
     def no_bits(self) -> str:
         """The BIT of given columns with none set; its first place stands for no column, so that it is never empty."""
-        return "0" * (len(self.schema.values) + 1)
+        return self.bits(())
+
+    def bits(self, names: Collection[str]) -> str:
+        """The BIT of given columns with those set that are named."""
+        return "0" + "".join("1" if name in names else "0" for name in self.schema.values)
 
     @property
     def all_bits(self) -> str:

@@ -24,12 +24,12 @@ from .sheet import (
     Sheet,
     cell_parts,
     differing,
-    holds,
     key_parts,
     key_texts,
     marks,
     narrow,
     standing,
+    table_of,
     unchanged,
     whole_cell,
 )
@@ -155,9 +155,9 @@ class Pages:
     def cell(self, of: str, id_: str, column: str, side: str) -> dict[str, Any]:
         """One value as text, whole; of over a million characters the first million, and how many there are."""
         with self._store.reading() as cursor:
-            for layout in self._store.layouts(cursor):
-                if holds(cursor, layout, id_):
-                    return whole_cell(cursor, layout, of, id_, layout.schema[column], side)
+            layout = table_of(self._store, cursor, id_)
+            if layout is not None:
+                return whole_cell(cursor, layout, of, id_, layout.schema[column], side)
         raise SyncError("this row is not in the queue any more: it was sent, discarded or settled since it was shown")
 
     # -- actions

@@ -141,12 +141,11 @@ def column_cells(cursor: Cursor, layout: Layout, names: Sequence[str], side: str
     The columns are merged as one; what only they changed is theirs, whichever side is chosen.
     """
     only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
-    bits = "".join("1" if name in names else "0" for name in layout.schema.values)
     mine = [rules.kept_cell(layout, name, names) for name in layout.schema.values if name in names]
     values = mine if side == "mine" else layout.each("h.{r} as {n}", names)
     return cursor.arrow(
         f"""
-        select {layout.keys_of("h")}, '0{bits}' as decided{"".join(f", {value}" for value in values)}
+        select {layout.keys_of("h")}, '{layout.bits(names)}' as decided{"".join(f", {value}" for value in values)}
                {layout.also("h.{r} as {t}", names)}
         from (select * from {layout.edits} {only} where has_remote and not follower and not remote_deleted) h
         join {layout.lasts} m on {layout.on("m", "h")} and not m.deleted and not h.deleted
@@ -247,9 +246,9 @@ def _decide(
     columns = set(decided.column_names) if decided is not None else set()
     names = [name for name in layout.schema.values if f"n_{name}" in columns]
     others = layout.others(names)
-    is_decided = "get_bit(d.decided::bit, {i}) = 1"
-    first = f"case when {is_decided} then case when m.follower then h.{{r}} else d.{{n}} end else h.{{l}} end as {{h}}"
-    last = f"case when {is_decided} then d.{{n}} else m.{{l}} end as {{f}}"
+    of_first = "case when m.follower then h.{r} else d.{n} end"
+    first = f"case when {rules.IS_DECIDED} then {of_first} else h.{{l}} end as {{h}}"
+    last = f"case when {rules.IS_DECIDED} then d.{{n}} else m.{{l}} end as {{f}}"
     bits = "d.decided::bit" if decided is not None else f"'{layout.no_bits}'::bit"
     only = f"semi join only_keys o using ({layout.keys})" if keys is not None else ""
     given = {"decided": decided, "only_keys": keys}
@@ -281,18 +280,16 @@ def _is_late(layout: Layout, names: Sequence[str], columns: Collection[str]) -> 
     That one is not to be seen by its cells: NULL is what they say of a column of either.  Where nothing tells when
     they were looked at, all of its cells that are not NULL must have been.
     """
-    is_decided = "get_bit(d.decided::bit, {i}) = 1"
-    is_there = "not m.deleted and (r.rev is not null or get_bit(m.given | h.given, {i}) = 1)"
     seen = [name for name in names if f"s_{name}" in columns]
     unlike = (
-        layout.some(f"{is_decided} and d.{{t}} is distinct from h.{{r}}", names),
-        layout.some(f"{is_decided} and d.{{s}} is distinct from case when {is_there} then m.{{l}} end", seen),
+        layout.some(f"{rules.IS_DECIDED} and d.{{t}} is distinct from h.{{r}}", names),
+        layout.some(f"{rules.IS_DECIDED} and d.{{s}} is distinct from {rules.MINE_SHOWN}", seen),
     )
-    others = layout.some(f"{is_decided} is not true and coalesce(case when {is_there} then m.{{l}} end, h.{{r}}) "
-                         "is not null") if "seen" in columns else "false"  # fmt: skip
+    is_overlooked = f"{rules.IS_DECIDED} is not true and coalesce({rules.MINE_SHOWN}, h.{{r}}) is not null"
+    others = layout.some(is_overlooked)
     since = f"case when d.seen is null then {others} else greatest(h.rev, m.rev) > d.seen end"
-    half = f"(h.remote_deleted or m.deleted or h.deleted) and {since}" if "seen" in columns else "false"
-    return f"({' or '.join(unlike)} or ({half}))"
+    half = f"((h.remote_deleted or m.deleted or h.deleted) and {since})"
+    return f"({' or '.join((*unlike, half) if 'seen' in columns else unlike)})"
 
 
 def _bases(layout: Layout, decided: Collection[str], groups: Groups) -> str:
@@ -300,11 +297,10 @@ def _bases(layout: Layout, decided: Collection[str], groups: Groups) -> str:
 
     What both sides say needs no decision: of columns that belong together the others may be decided alone.
     """
-    is_decided = "get_bit(d.decided::bit, {i}) = 1"
-    cell = ("not m.follower and h.{l} is not distinct from h.{r}", is_decided, "h.{r}", "r.{v}", "{b}")
+    cell = ("not m.follower and h.{l} is not distinct from h.{r}", rules.IS_DECIDED, "h.{r}", "r.{v}", "{b}")
     parts = []
     for group in grouped(layout.schema.values, groups):
-        some = layout.some(is_decided, [name for name in group if name in decided])
+        some = layout.some(rules.IS_DECIDED, [name for name in group if name in decided])
         for name in group:
             is_alike, is_own, theirs, base, named = (layout.each(part, [name])[0] for part in cell)
             own = is_own if name in decided else "false"

@@ -12,6 +12,11 @@ from collections.abc import Collection, Iterable
 from .conflict import grouped
 from .layout import Layout
 
+IS_DECIDED = "get_bit(d.decided::bit, {i}) = 1"
+# Mine (m, behind the first h) as a person sees it: of a row that is not there, or of an insert that did not give the
+# column, nothing.
+MINE_SHOWN = "case when not m.deleted and (r.rev is not null or get_bit(m.given | h.given, {i}) = 1) then m.{l} end"
+
 
 def verdict(layout: Layout, held: Collection[str], touched: Collection[str]) -> str:
     """What is to be done with each staged edit; only the columns that some edit touches are looked at.

@@ -16,7 +16,7 @@ from .errors import SyncError
 from .file import Cursor
 from .layout import Layout
 from .schema import Column, quote
-from .store import operations_source
+from .store import Store, operations_source
 from .texts import written
 
 CELL_CHARACTERS = 240
@@ -24,6 +24,9 @@ WHOLE_CHARACTERS = 1_000_000
 KEY_JOINT = " · "
 # A conflict that stands: the first operation on its row says so.
 IN_CONFLICT = "has_remote and not follower"
+# Where the sides of a conflict are in `standing`, as the alias and the letter of their columns.
+SIDES = {"base": "r.v_", "mine": "m.l_", "theirs": "h.r_"}
+_OPERATION_SIDES = {"base": "h.b_", "local": "h.l_"}
 
 
 class Sheet:
@@ -67,7 +70,7 @@ def cell_parts(layout: Layout, sides: Mapping[str, str], places: Collection[int]
     for side, source in sides.items():
         for at in sorted(places):
             column = layout.schema.value_columns[at]
-            value = _named(source, column)
+            value = named(source, column)
             listed.append(f", {_cut(value, column, CELL_CHARACTERS)} as {side}{at}")
             listed += [f", {_count(value, column)} as {side}{at}_n"] * _is_cut(column)
     return "".join(listed)
@@ -76,7 +79,7 @@ def cell_parts(layout: Layout, sides: Mapping[str, str], places: Collection[int]
 def key_parts(layout: Layout, alias: str) -> str:
     """For a select list: the key's columns, cut."""
     return ", ".join(
-        f"{_cut(_named(f'{alias}.k_', column), column, CELL_CHARACTERS + 2)} as key{at}"
+        f"{_cut(named(f'{alias}.k_', column), column, CELL_CHARACTERS + 2)} as key{at}"
         for at, column in enumerate(layout.schema.key_columns)
     )
 
@@ -113,13 +116,11 @@ def whole_cell(cursor: Cursor, layout: Layout, of: str, id_: str, column: Column
         If there is no such side, or the row is not in conflict any more.
     """
     is_key = column.name in layout.schema.key
-    sides = {"base": "h.b_", "local": "h.l_"}
-    if of == "conflicts":
-        sides = {"base": "r.v_", "local": "m.l_", "theirs": "h.r_"}
+    sides = SIDES | {"local": SIDES["mine"]} if of == "conflicts" else _OPERATION_SIDES
     side = "local" if side == "mine" else side
     if side not in sides:
         raise SyncError(f"a pending operation has no side {side!r}", hint="base or local; a conflict has theirs too")
-    value = _named("h.k_" if is_key else sides[side], column)
+    value = named("h.k_" if is_key else sides[side], column)
     source = f"({operations_source(layout)}) h where id in (?)" if of == "pending" else standing(layout, 1)
     found = cursor.arrow(
         f"select {_cut(value, column, WHOLE_CHARACTERS)} as value, {_count(value, column)} as chars from {source}",
@@ -137,8 +138,7 @@ def standing(layout: Layout, ids: int | None = None, *, has_followers: bool = Tr
     Where nothing waits behind any of them, the first is the last.
     """
     only = f" and id in ({marks(ids)})" if ids is not None else ""
-    is_last = f"e.follower or not exists (select 1 from {layout.edits} f where f.follower and {layout.on('f', 'e')})"
-    last = f"join {_edits(layout, is_last)} m on {layout.on('m', 'h')}" if has_followers else ""
+    last = f"join {_edits(layout, layout.is_last)} m on {layout.on('m', 'h')}" if has_followers else ""
     first, row = _edits(layout, f"{IN_CONFLICT}{only}"), f"{layout.rows} r on {layout.on('r', 'h')}"
     return f"{first} h {last} left join {row}"
 
@@ -159,16 +159,19 @@ def narrow(layout: Layout, places: Collection[int]) -> Layout:
     return Layout(layout.table, layout.schema.select([layout.schema.values[at] for at in places]))
 
 
-def holds(cursor: Cursor, layout: Layout, id_: str) -> bool:
-    """Whether an operation of that id is queued."""
-    return bool(cursor.one(f"select count(*) from {layout.edits} where id = ?", [id_]))
+def table_of(store: Store, cursor: Cursor, id_: str, condition: str = "true") -> Layout | None:
+    """The table in whose queue an operation of that id stands as the condition says."""
+    counted = f"where id = ? and {condition}"
+    every = store.layouts(cursor)
+    return next((t for t in every if cursor.one(f"select count(*) from {t.edits} {counted}", [id_])), None)
 
 
 def marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
-def _named(source: str, column: Column) -> str:
+def named(source: str, column: Column) -> str:
+    """A column of an alias and a letter: "h.r_" is where `standing` has theirs."""
     alias, _, prefix = source.rpartition(".")
     return f"{alias}.{quote(prefix + column.name)}"
 

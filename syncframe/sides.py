@@ -21,7 +21,7 @@ import pyarrow as pa
 from .conflict import grouped
 from .file import Cursor
 from .layout import Layout
-from .sheet import Sheet, cell_parts, differing, key_parts, key_texts, narrow, standing
+from .sheet import SIDES, Sheet, cell_parts, differing, key_parts, key_texts, narrow, standing
 
 CONFLICT_CELLS = 12
 KINDS = {
@@ -42,7 +42,6 @@ _BEHIND = {
     "first_theirs": ("h.{l}", "h.{r}"),
     "mine_first": ("m.{l}", "h.{l}"),
 }
-_SIDES = {"base": "r.v_", "mine": "m.l_", "theirs": "h.r_"}
 Groups = Sequence[Sequence[str]]
 Together = Mapping[int, Sequence[int]]
 
@@ -110,7 +109,7 @@ def conflict_rows(
     needed = {at for shown in places.values() for at in shown}
     rows = pa.table({"id": pa.array(ids, pa.string())})
     if needed:
-        cells, slim = cell_parts(layout, _SIDES, needed), narrow(layout, needed)
+        cells, slim = cell_parts(layout, SIDES, needed), narrow(layout, needed)
         rows = cursor.arrow(f"select h.id{cells} from {standing(slim, len(ids))}", list(ids))
     sheet, numbers = Sheet(rows, layout), _numbers(layout, groups)
     return {one.id: _row(layout.table, one, places[one.id], sheet, numbers) for one in found}

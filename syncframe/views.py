@@ -445,6 +445,7 @@ class ConflictView:
         return total.settled
 
     def _settle_many(self, side: str, table: str | None, column: str | None, where: str | None) -> int:
+        total = Settled()
         with self._store.transaction() as cursor:
             rev, _ = self._store.tick(cursor)  # one call, so that one undo opens them again
             layouts = self._layouts(cursor, table)
@@ -454,11 +455,12 @@ class ConflictView:
                     f"{column!r} is no column of {names or 'any table here'}",
                     hint="a column that is not part of the key; ctx.conflicts.frame() lists those that differ",
                 )
-            return sum(
-                self._settle_in(cursor, layout, side, column, self._matching(cursor, layout, where), rev)
-                for layout in layouts
-                if column is None or column in layout.schema.values
-            )
+            for layout in layouts:
+                if column is None or column in layout.schema.values:
+                    keys = self._matching(cursor, layout, where)
+                    total += self._settle_in(cursor, layout, side, column, keys, rev)
+        _warn_left(total.left)
+        return total.settled
 
     def _layouts(self, cursor: Cursor, table: str | None) -> list[Layout]:
         return list(self._store.layouts(cursor, self._tables if table is None else [self._store.known(table)]))
@@ -478,13 +480,11 @@ class ConflictView:
 
     def _settle_in(
         self, cursor: Cursor, layout: Layout, side: str, column: str | None, keys: pa.Table | None, rev: int
-    ) -> int:
+    ) -> Settled:
         if column is not None:
-            done = self._queue.settle_column(cursor, layout, column, side, keys, rev)
-            _warn_left(done.left)
-            return done.settled
+            return self._queue.settle_column(cursor, layout, column, side, keys, rev)
         settle = self._queue.keep_mine if side == "mine" else self._queue.take_theirs
-        return settle(cursor, layout, keys, rev)
+        return Settled(settle(cursor, layout, keys, rev))
 
     def _settle(self, decisions: Sequence[tuple[Conflict, object]]) -> list[Conflict]:
         """Settle these, in one transaction; return those that stand no more, or that a newer remote has overtaken."""
@@ -624,8 +624,7 @@ def _chosen_rows(layout: Layout, chosen: Sequence[tuple[Conflict, dict[str, Any]
     fitted = normalise(object_frame(rows), layout.schema).rows
     names = {n: f"k_{n}" for n in layout.schema.key} | {n: f"n_{n}" for n in layout.schema.values}
     table = fitted.rename_columns([names[n] for n in fitted.column_names])
-    given = ["0" + "".join("1" if name in values else "0" for name in layout.schema.values) for _, values in chosen]
-    table = table.append_column("given", pa.array(given, pa.string()))
+    table = table.append_column("given", pa.array([layout.bits(values) for _, values in chosen], pa.string()))
     table = table.append_column("now_deleted", pa.array([False] * len(rows), pa.bool_()))
     return table.append_column("looked_at", pa.array([c.version for c, _ in chosen], pa.string()))
 

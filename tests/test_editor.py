@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from stories import synced, todo_database, waiting
+from stories import late_requests, synced, todo_database, waiting
 from test_queue import COLUMNS, walked
 
 import syncframe as sf
@@ -528,10 +528,8 @@ def test_one_undo_opens_the_conflict_again_as_it_was(tmp_path):
 
 def test_a_row_that_waits_behind_an_unanswered_operation_is_decided_whole(context, line, database):
     context["todo"].update("a", n=5)
-    line.is_slow = True
-    with pytest.raises(sf.TransientError):
+    with late_requests(line), pytest.raises(sf.TransientError):
         context.push(progress=False)
-    line.is_slow = False
     context["todo"].update("a", n=6, title="mine")
     database.run("update todo set n = 9, code = 'c' where id = 'a'")
     context["todo"].pull(query_id="all", push_first=False, progress=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from stories import lost_answers, shown, synced, todo_database, waiting
+from stories import late_requests, lost_answers, shown, synced, todo_database, waiting
 from test_queue import walked
 
 import syncframe as sf
@@ -589,10 +589,8 @@ def test_undo_says_what_it_took_back_and_when_there_is_nothing(context):
 
 def test_a_column_that_only_mine_changed_twice_is_no_clash_as_for_the_conflict_itself(context, line, database):
     context["todo"].update("a", n=5)
-    line.is_slow = True
-    with pytest.raises(sf.TransientError):
+    with late_requests(line), pytest.raises(sf.TransientError):
         context.push(progress=False)
-    line.is_slow = False
     context["todo"].update("a", n=6)
     database.run("update todo set title = 'tea' where id = 'a'")
     context["todo"].pull(query_id="all", push_first=False, progress=False)

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 from faulty import proxy
-from stories import Database, Line, Unasked, lost_answers, offline, shown, synced, todo_database, waiting
+from stories import Database, Line, Unasked, late_requests, lost_answers, offline, shown, synced, todo_database, waiting
 from test_displays import PAYLOADS, TAGS, Page
 from test_own_backend import Notes
 
@@ -55,10 +55,8 @@ def pull(context: sf.SyncContext, table: str = "todo") -> sf.PullResult:
 def insert_on_the_way(context: sf.SyncContext, line: Line) -> None:
     """An insert that was sent, has not arrived, and whose answer is lost."""
     context["todo"].insert({"id": "d", "title": "salt", "n": 4})
-    line.is_slow = True
-    with pytest.raises(TransientError):
+    with late_requests(line), pytest.raises(TransientError):
         push(context)
-    line.is_slow = False
 
 
 def refuse_salt(database: Database) -> None:
@@ -450,10 +448,8 @@ def test_an_insert_that_was_applied_or_never_sent_is_not_at_risk_where_a_tombsto
 
 def test_an_insert_that_never_arrived_meets_another_s_tombstone(context, line, database):
     context["todo"].insert({"id": "y", "title": "mine"})
-    line.is_slow = True
-    with pytest.raises(TransientError):
+    with late_requests(line), pytest.raises(TransientError):
         push(context)
-    line.is_slow = False
     database.run("insert into todo (id, title) values ('y', 'theirs'); delete from todo where id = 'y'")
 
     plan = context.plan(check=True)
@@ -717,10 +713,8 @@ def test_what_is_folded_into_a_refused_operation_goes_out_where_both_were_planne
 
 def test_what_waits_behind_a_conflict_is_not_planned(context, line, database):
     context["todo"].update("a", n=11)
-    line.is_slow = True
-    with pytest.raises(TransientError):
+    with late_requests(line), pytest.raises(TransientError):
         push(context)
-    line.is_slow = False
     context["todo"].update("a", n=12)
     database.run("update todo set n = 9 where id = 'a'")
     pull(context)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import textwrap
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab import HEIGHT, START_S, WIDTH, free_port
+from lab import HEIGHT, WIDTH, Server, free_port
 from playwright.sync_api import Browser, Locator, Page
 
 # Cells run when they are told to, and with them what they need: so one that edits does so when the test says.
@@ -27,7 +23,7 @@ autosave = "off"
 """
 
 
-class Marimo:
+class Marimo(Server):
     """One server over one notebook: `edit` shows its cells, `run` what they show."""
 
     def __init__(self, folder: Path, cells: Sequence[str], *, mode: str = "edit") -> None:
@@ -38,39 +34,10 @@ class Marimo:
         notebook.write_text(_script(cells))
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.log = (folder / "marimo.log").open("w")
         command = [sys.executable, "-m", "marimo", mode, str(notebook), "--headless", "--no-token", f"--port={port}"]
         places = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("CONFIG", "CACHE", "STATE", "DATA")}
         environment = os.environ | places | {"MARIMO_SKIP_UPDATE_CHECK": "1"}
-        self.process = subprocess.Popen(
-            command, stdout=self.log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
-        )
-        try:
-            self._wait()
-        except BaseException:
-            self.close()
-            raise
-
-    def _wait(self) -> None:
-        until = time.monotonic() + START_S
-        while time.monotonic() < until and self.process.poll() is None:
-            with (
-                contextlib.suppress(urllib.error.URLError, ConnectionError),
-                urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer,
-            ):
-                if answer.status == 200:
-                    return
-            time.sleep(0.1)
-        raise RuntimeError("marimo did not start:\n" + Path(self.log.name).read_text()[-4_000:])
-
-    def close(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
+        super().__init__("marimo", command, f"{self.url}/health", folder / "marimo.log", cwd=folder, env=environment)
 
 
 class MarimoPage:

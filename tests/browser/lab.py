@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from playwright.sync_api import Browser, Locator, Page
@@ -102,7 +103,43 @@ def chromium() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-class Lab:
+class Server:
+    """A server in a process of its own; made when it answers at `health`."""
+
+    def __init__(self, name: str, command: Sequence[str], health: str, log: Path, **how: Any) -> None:
+        self.log = log.open("w")
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True, **how
+        )
+        try:
+            self._wait(name, health)
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait(self, name: str, health: str) -> None:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until and self.process.poll() is None:
+            with (
+                contextlib.suppress(urllib.error.URLError, ConnectionError),
+                urllib.request.urlopen(health, timeout=5) as answer,
+            ):
+                if answer.status == 200:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError(f"{name} did not start:\n" + Path(self.log.name).read_text()[-4_000:])
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+class Lab(Server):
     """One server over one folder: JupyterLab, or with `app="notebook"` classic Notebook 7."""
 
     def __init__(self, folder: Path, *, app: str = "lab") -> None:
@@ -116,33 +153,15 @@ class Lab:
             place = folder / "jupyterlab_settings_dir" / home
             place.mkdir(parents=True)
             (place / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
-        self.log = (folder / "jupyter.log").open("w")
         command = [
             sys.executable, "-m", "jupyter", app, "--no-browser", "--allow-root", "--ip=127.0.0.1",
             f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.folder}",
             "--IdentityProvider.token=", "--LabApp.news_url=None",
             f"--{'LabApp' if app == 'lab' else 'JupyterNotebookApp'}.expose_app_in_browser=True",
         ]  # fmt: skip
-        self.process = subprocess.Popen(
-            command, stdout=self.log, stderr=subprocess.STDOUT, env=os.environ | places, start_new_session=True
+        super().__init__(
+            f"jupyter {app}", command, f"{self.url}/api/status", folder / "jupyter.log", env=os.environ | places
         )
-        try:
-            self._wait()
-        except BaseException:
-            self.close()
-            raise
-
-    def _wait(self) -> None:
-        until = time.monotonic() + START_S
-        while time.monotonic() < until and self.process.poll() is None:
-            with (
-                contextlib.suppress(urllib.error.URLError, ConnectionError),
-                urllib.request.urlopen(f"{self.url}/api/status", timeout=5) as answer,
-            ):
-                if answer.status == 200:
-                    return
-            time.sleep(0.1)
-        raise RuntimeError(f"jupyter {self.app} did not start:\n" + Path(self.log.name).read_text()[-4_000:])
 
     def write(self, name: str, cells: Sequence[str]) -> Path:
         """A notebook of these code cells."""
@@ -152,15 +171,6 @@ class Lab:
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
         return path
-
-    def close(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
 
 
 class Notebook:

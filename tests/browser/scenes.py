@@ -45,7 +45,7 @@ class Slow:
 ctx = sf.connect(Slow(open_backend({url!r})), store="slow.duckdb")
 items = ctx["items"]
 """
-BROKEN = """
+BREAKS = """
 import syncframe as sf
 from syncframe.backends import open as open_backend
 
@@ -59,13 +59,17 @@ class Broken:
         if self.words:
             raise RuntimeError(self.words)
         return self.inner.pull(*given, **options)
-
+"""
+BROKEN = (
+    BREAKS
+    + """
 back_end = Broken(open_backend({url!r}))
 ctx = sf.connect(back_end, store="broken.duckdb")
 items = ctx["items"]
 items.pull()
 back_end.words = "the cable <img src=x onerror=window.hostile=1> burnt"
 """
+)
 
 # A kernel that takes its time for every answer to a widget.
 SLOW_ANSWERS = """

@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from scenes import rows
+from scenes import BREAKS, rows
 from test_widget_in_lab import part, shown, until_text
 
 from syncframe.backends import open as open_backend
@@ -41,23 +41,11 @@ TABLES = [
 # What no name in a database can be.
 VALUES = [*MARKUP, "nothing\x00<i>after</i>"]
 BIG = "<b>" * 350_000
-FIRST = """
-import syncframe as sf
-from syncframe.backends import open as open_backend
-
-class Talker:
-    words = None
-    def __init__(self, inner):
-        self.inner = inner
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
-    def pull(self, *given, **options):
-        if self.words:
-            raise RuntimeError(self.words)
-        return self.inner.pull(*given, **options)
-
+FIRST = (
+    BREAKS
+    + """
 url, markup, values, tables = {url!r}, {markup!r}, {values!r}, {tables!r}
-back_end = Talker(open_backend(url))
+back_end = Broken(open_backend(url))
 ctx, other = sf.connect(back_end, store="mine.duckdb"), sf.connect(url, store="theirs.duckdb")
 for one in (ctx, other):
     one["cells"].pull()
@@ -81,6 +69,7 @@ ctx.push("words")
 ctx["cells"].update("big", plain="<b>" * 350_000)
 back_end.words = " ".join(values) + "\\ud800"
 """
+)
 # Nothing ran, nothing was made of it but text, and no object got a property by it.
 CLEAN = """
 () => {
