@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import os
 import shlex
 import signal
@@ -18,7 +19,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import AccessError, KeyColumnError, SchemaError, SyncError, TransientError
 from .words import SHOWN_ROWS, figure, many, plain
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from .pull import PullResult
     from .push import PushResult
     from .schema import Column
+    from .server import Server
     from .views import Conflict
 
 DONE, LEFT, WRONG, UNREACHABLE, STOPPED = 0, 1, 2, 3, 130
 SERVE_PORT = 8000
+SERVE_STOP_S = 10
 HELP_WIDTH = 96
 
 _EPILOG = """\
@@ -161,12 +164,14 @@ def _add_serve(commands: Any) -> None:
         "serve",
         _serve,
         "a database as a Datasync service, until Ctrl-C",
-        "Each table is at /tables/NAME, for clients of Azure Mobile Apps and the Datasync toolkit too.  Needs "
-        'pip install "syncframe[server]".',
+        "Each table is at /tables/NAME, for clients of Azure Mobile Apps and the Datasync toolkit too; / shows a page "
+        "for people, /openapi.json describes the tables, /healthz says whether it can serve.  Ctrl-C or SIGTERM lets "
+        'requests under way end and exits with 0; a second one ends at once.  Needs pip install "syncframe[server]".',
         """
         syncframe serve sqlite:///shop.db --track                    all tables, on this machine only
         syncframe serve sqlite:///shop.db --tables orders items --read-only
         syncframe serve sqlite:///shop.db --host 0.0.0.0 --port 8000 --tokens keys.txt
+        syncframe serve sqlite:///shop.db --log requests.log --stop-s 30
         """,
     )
     serve.add_argument(
@@ -174,10 +179,29 @@ def _add_serve(commands: Any) -> None:
     )
     serve.add_argument("--tables", metavar="TABLE", nargs="+", help="only these; else all that have a primary key")
     serve.add_argument("--track", action="store_true", help="add the change log to tables that have none")
-    serve.add_argument("--tokens", metavar="FILE", help="keys, one a line; needed where --host lets other machines in")
+    serve.add_argument(
+        "--tokens",
+        metavar="FILE",
+        help="keys, one a line, with a name and a blank before it or not; these or --jwt are needed where --host lets "
+        "other machines in",
+    )
+    serve.add_argument("--jwt", metavar="FILE", help="which JSON Web Tokens are taken: TOML or JSON with their keys")
+    serve.add_argument("--rights", metavar="FILE", help="who may do what: TOML or JSON with rules for each table")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=_port, default=SERVE_PORT, help=f"the port ({SERVE_PORT}); 0: a free one")
     serve.add_argument("--read-only", action="store_true", help="nothing can be written")
+    serve.add_argument(
+        "--log",
+        metavar="FILE",
+        help="a line of JSON for each request, without values or keys, at the end of FILE; - is standard error",
+    )
+    serve.add_argument(
+        "--stop-s",
+        type=_seconds,
+        metavar="SECONDS",
+        default=SERVE_STOP_S,
+        help=f"how long requests under way may go on when it is stopped ({SERVE_STOP_S})",
+    )
 
 
 def _add_track(commands: Any) -> None:
@@ -323,6 +347,16 @@ def _count(text: str) -> int:
 _count.__name__ = "number of flights"
 
 
+def _seconds(text: str) -> int:
+    seconds = int(text)
+    if not 0 <= seconds <= 86_400:
+        raise ValueError(text)
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"
+
+
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port < 65_536:
@@ -361,15 +395,61 @@ def _serve(options: Any) -> int:
         raise SyncError(f"{error.name} is not installed", hint='pip install "syncframe[server]"') from error
 
     _stop_at_sigterm()
+    _log_requests(options.log)
     choices = {"tables": options.tables, "track": options.track, "tokens": options.tokens and Path(options.tokens)}
-    with serve(options.url, host=options.host, port=options.port, read_only=options.read_only, **choices) as server:
+    choices |= {"read_only": options.read_only, "stop_s": options.stop_s}
+    choices |= {"jwt": options.jwt and Path(options.jwt), "rights": options.rights and Path(options.rights)}
+    with serve(options.url, host=options.host, port=options.port, **choices) as server:
+        _stop_in_order(server, options.stop_s)
         print(f"serving {many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
         print(f"  {', '.join(server.tables)}")
         if options.track:
             print(f"each has a change log beside it; syncframe track {options.url} TABLE --undo removes one")
         print(f"connect with sf.connect({server.url!r}, store=...); Ctrl-C stops it", flush=True)
         server.wait()
+    if server.is_busy:  # Python would wait for what the back end goes on with
+        _end_now(DONE)
     return DONE
+
+
+def _log_requests(path: str | None) -> None:
+    """Have a line for each request written to a file, which may be moved away and is made anew then."""
+    from logging.handlers import WatchedFileHandler
+
+    from .server.journal import write_to
+
+    if path == "-":
+        write_to(logging.StreamHandler())
+    elif path is not None:
+        try:
+            write_to(WatchedFileHandler(path, encoding="utf-8"))
+        except OSError as error:
+            raise SyncError(
+                f"the log cannot be written: {error}", hint="--log takes a file, or - for standard error"
+            ) from error
+
+
+def _stop_in_order(server: Server, stop_s: int) -> None:
+    """At the first Ctrl-C or SIGTERM let what is under way end; at the second end at once."""
+    signs = 0
+
+    def stop(*_: object) -> None:
+        nonlocal signs
+        signs += 1
+        if signs > 1:
+            _end_now(STOPPED)
+        server.stop()
+        os.write(2, f"syncframe: requests under way have {stop_s} s to end; once more ends at once\n".encode())
+
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, stop)
+
+
+def _end_now(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, RuntimeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _track(options: Any) -> int:
@@ -402,6 +482,8 @@ def _track_one(backend: Any, table: str, statements: Sequence[str], options: Any
         _say(options, f"-- {table}: is not tracked; this removes what may be left of a log")
     elif was and not options.undo:
         _say(options, f"-- {table}: is tracked already; this makes its triggers anew")
+    elif not options.undo and (cost := getattr(backend, "tracking_cost", "")):
+        _say(options, f"-- {table}: {cost}")
     _say(options, "begin;", *sql, "commit;")
     if options.dry_run:
         return
@@ -723,7 +805,7 @@ def _opened(options: Any, url: str | None = None, *, may_make: bool = False) -> 
         _check_store(options)
     from .context import connect
 
-    return connect(url, store=options.store, token=_token(options))
+    return connect(url, store=options.store, token_file=getattr(options, "token_file", None))
 
 
 def _check_store(options: Any) -> None:
@@ -732,16 +814,6 @@ def _check_store(options: Any) -> None:
         raise SyncError(
             f"there is no store {options.store}", hint=f"syncframe pull {options.store} TABLE --url URL makes one"
         )
-
-
-def _token(options: Any) -> str | None:
-    path = getattr(options, "token_file", None)
-    if path is None:
-        return None
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SyncError(f"the token file {path} cannot be read: {error}") from error
 
 
 # Words

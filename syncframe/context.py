@@ -28,6 +28,7 @@ from .push import PushResult
 from .queue import KINDS
 from .remote_table import RemoteTable
 from .schema import Column, Schema, as_names, literal, type_name
+from .secrets import found_token
 from .session import Session, expanded
 from .store import Store
 from .table import SyncTable
@@ -48,6 +49,7 @@ def connect(
     schema: Mapping[str, object] | None = None,
     on_conflict: object = "fail",
     token: str | Callable[[], str] | None = None,
+    token_file: str | os.PathLike[str] | None = None,
     headers: Mapping[str, str] | None = None,
     protocol: str = "auto",
     timeout_s: float = 30.0,
@@ -72,8 +74,12 @@ def connect(
         "fail" (a row changed on both sides is a conflict, recorded, nothing overwritten), "mine", "theirs", or a
         callable Conflict -> "mine" | "theirs" | row mapping | None.
     token
-        For a service: a text, or a callable that is asked again after a 401.  Sent as ``Authorization: Bearer``
-        and ``X-ZUMO-AUTH``, to this host only; kept in memory only.
+        For a service: a text, a callable that is asked again after a 401, or ``keyring:SERVICE/NAME``, an entry of
+        the operating system's keyring.  Sent as ``Authorization: Bearer`` and ``X-ZUMO-AUTH``, to this host only;
+        kept in memory only.  Where neither this nor `token_file` is given, the environment's SYNCFRAME_TOKEN or
+        SYNCFRAME_TOKEN_FILE is taken, for https and for this machine alone.
+    token_file
+        A file with the token alone, which is read again after a 401.
     headers
         For a service: more headers, to this host only.
     protocol
@@ -97,7 +103,7 @@ def connect(
     """
     check_policy(on_conflict)
     service = {
-        "token": token,
+        "token": found_token(url, token, token_file),
         "headers": headers,
         "protocol": protocol,
         "timeout_s": timeout_s,

@@ -821,6 +821,9 @@ class _Fit:
         if held == "numeric text" and family == "text":
             number = pc.match_substring_regex(values, _SQLITE_NUMBER)
             self._check(pc.invert(number), values, "that SQLite does not read as a number", "declare the column TEXT")
+        if held == "no nul" and family == "text":
+            whole = pc.invert(pc.match_substring(values, "\x00"))
+            self._check(whole, values, "without the character U+0000, which the back end cannot hold")
         if held == "numeric" and family == "decimal":
             few = pc.less_equal(_digits(values), _DOUBLE_DIGITS_MAX)
             hint = "over SQLite declare it DECTEXT; services of this protocol keep no more"

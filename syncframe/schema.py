@@ -123,8 +123,9 @@ class Column:
         How the back end holds it where that keeps less than the type does: "" (all is kept),
         "numeric" (SQLite's NUMERIC affinity: decimals of at most 15 digits),
         "numeric text" (the same, for text: a text that looks like a number is turned into one),
-        "int64" (whole numbers up to 2**63 - 1), and of a service whose numbers are doubles and whose
-        times have milliseconds "int53", "finite" and "ms".  A value that would be changed is refused
+        "int64" (whole numbers up to 2**63 - 1), "no nul" (PostgreSQL's texts: without the character U+0000), and
+        of a service whose numbers are doubles and whose times have milliseconds "int53", "finite" and "ms".  A
+        value that would be changed is refused
         when staged.
     """
 

@@ -104,7 +104,7 @@ class Seen:
 
 
 class Play:
-    """Cells that meet in the same way, each under a key of its own."""
+    """Cells that meet in the same way, each under a key of its own for each way to end it."""
 
     def __init__(self, path: Path, cells: Sequence[Cell | Extra]) -> None:
         url = f"sqlite:///{path}"
@@ -113,7 +113,8 @@ class Play:
         self.mine = sf.connect(self.backend, store=":memory:")
         self.theirs = sf.connect(url, store=":memory:")
         number = next(numbers)
-        self.steps = {f"{number}-{cell.id}": steps_of(cell) for cell in cells}
+        self.ends = {f"{number}-{how}-{cell.id}": (how, cell) for cell in cells for how in ways_to_end(cell)}
+        self.steps = {key: steps_of(cell) for key, (_, cell) in self.ends.items()}
         self.pull(self.mine)
         self.pull(self.theirs)
 
@@ -166,13 +167,16 @@ class Play:
     def pull(self, context: sf.SyncContext, *, push_first: bool = True) -> None:
         context[TABLE].pull(query_id=QUERY_ID, push_first=push_first)
 
-    def end(self, how: str, *, singly: bool) -> None:
-        """Decide all conflicts in one way, push, pull, and let theirs pull too."""
-        if singly or how == "resolve":
+    def end(self, *, singly: bool) -> None:
+        """Decide each conflict in its way, push, pull, and let theirs pull too."""
+        if singly:
             for conflict in list(self.mine.conflicts):
+                how, _ = self.ends[conflict.key]
                 getattr(conflict, how)(*[RESOLUTION] if how == "resolve" else [])
         else:
-            getattr(self.mine.conflicts, how)()
+            words = {"resolve": RESOLUTION, "take_theirs": "theirs", "keep_mine": None}
+            self.mine.conflicts.resolve(lambda conflict: words[self.ends[conflict.key][0]])
+            self.mine.conflicts.keep_mine()
         self.mine.push()
         self.pull(self.mine)
         self.pull(self.theirs)
@@ -191,16 +195,24 @@ class Play:
             seen[conflict.key].conflict = {side: pair(getattr(conflict, side)) for side in sides}
         return seen
 
-    def look_at_the_end(self, seen: dict[str, Seen]) -> dict[str, Seen]:
+    def look_at_the_end(self, seen: dict[str, Seen]) -> dict[str, dict[str, Seen]]:
         mine, theirs, server = rows_of(self.mine), rows_of(self.theirs), server_rows(self.path)
         left = [operation.key for operation in self.mine.pending]
         for key, row in seen.items():
             row.ended = {"mine": mine.get(key), "theirs": theirs.get(key), "server": server.get(key)}
             row.left = left.count(key)
-        return {s.cell.id: seen[key] for key, s in self.steps.items()}
+        found: dict[str, dict[str, Seen]] = {how: {} for how in ENDINGS}
+        for key, (how, cell) in self.ends.items():
+            found[how][cell.id] = seen[key]
+        return found
 
 
 numbers = itertools.count(1)
+
+
+def ways_to_end(cell: Cell | Extra) -> Sequence[str]:
+    """What is no conflict ends in no other way."""
+    return ENDINGS if cell.state == "conflict" else ENDINGS[:1]
 
 
 def stage(context: sf.SyncContext, rows: Mapping[str, Row]) -> None:
@@ -230,12 +242,13 @@ def pair(row: Mapping[str, Any] | None) -> Row:
     return None if row is None else (row.get("title", "(not given)"), row.get("note", "(not given)"))
 
 
-def played(path: Path, cells: Sequence[Cell | Extra], how: str, *, singly: bool = False) -> dict[str, Seen]:
+def played(path: Path, cells: Sequence[Cell | Extra], *, singly: bool = False) -> dict[str, dict[str, Seen]]:
+    """What was seen of each cell, by the way its conflict was ended."""
     play = Play(path, cells)
     play.until_they_meet()
     play.meet()
     seen = play.look()
-    play.end(how, singly=singly)
+    play.end(singly=singly)
     return play.look_at_the_end(seen)
 
 
@@ -258,7 +271,8 @@ def seen(path: Path) -> dict[str, dict[str, Seen]]:
     ways: dict[tuple[str, bool], list[Cell | Extra]] = {}
     for cell in PLAYED:
         ways.setdefault((cell.met, bool(steps_of(cell).newer)), []).append(cell)
-    return {how: {i: s for cells in ways.values() for i, s in played(path, cells, how).items()} for how in ENDINGS}
+    plays = [played(path, cells) for cells in ways.values()]
+    return {how: {i: s for play in plays for i, s in play[how].items()} for how in ENDINGS}
 
 
 def check_meeting(cell: Cell | Extra, seen: Seen) -> None:
@@ -334,8 +348,7 @@ def test_nothing_waits_behind_an_operation_that_was_never_sent(path, mine):
 @pytest.mark.full
 @pytest.mark.parametrize("cell", PLAYED, ids=lambda cell: cell.id)
 def test_a_cell_on_its_own_meets_and_ends_as_the_table_says(path, cell):
-    for how in ENDINGS if cell.conflict else ["keep_mine"]:
-        seen = played(path, [cell], how, singly=True)[cell.id]
-
-        check_meeting(cell, seen)
-        check_end(cell, seen, how)
+    play = played(path, [cell], singly=True)
+    for how in ways_to_end(cell):
+        check_meeting(cell, play[how][cell.id])
+        check_end(cell, play[how][cell.id], how)

@@ -665,7 +665,7 @@ def test_serve_tracks_and_serves_until_it_is_stopped(sign):
         assert main(["push", "mine.duckdb", "--url", serve.url()]) == 0
         code, err = serve.stopped(sign)
 
-    assert (code, err) == (130, "syncframe: stopped; what was finished stays\n")
+    assert (code, err) == (0, "syncframe: requests under way have 10 s to end; once more ends at once\n")
     assert rows("select item from orders where id = 'a'") == [("oat milk",)]
 
 

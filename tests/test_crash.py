@@ -261,7 +261,15 @@ def commits_of(folder: Path, beginning: Path, step: int) -> int:
     return int((folder / "commits").read_text())
 
 
-@pytest.mark.parametrize("step", range(len(STEPS)), ids=[step.__name__ for step in STEPS])
+def steps(*few: Callable[[sf.SyncContext, Path], None]) -> pytest.MarkDecorator:
+    """Each step, those of a kind of their own always."""
+    marks = [[] if step in few else [pytest.mark.full] for step in STEPS]
+    params = [pytest.param(at, id=step.__name__, marks=marks[at]) for at, step in enumerate(STEPS)]
+    return pytest.mark.parametrize("step", params)
+
+
+# Of the four edits of one row, one.
+@steps(first_pull, stage, push, push_into_conflict, resolve, undo, discard, last_edit, sync)
 def test_a_step_killed_at_any_commit_is_whole_or_undone_and_is_finished_by_running_it_again(
     tmp_path: Path, beginnings: list[Path], step: int
 ) -> None:
@@ -276,7 +284,7 @@ def test_a_step_killed_at_any_commit_is_whole_or_undone_and_is_finished_by_runni
         check_finished(folder, step)
 
 
-@pytest.mark.parametrize("step", range(0, len(STEPS), 3), ids=[step.__name__ for step in STEPS[::3]])
+@steps(first_pull, push)
 def test_a_scenario_killed_within_a_step_ends_as_one_that_was_not(
     tmp_path: Path, beginnings: list[Path], step: int
 ) -> None:

@@ -523,7 +523,10 @@ def test_a_table_s_name_is_completed():
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """Every display of a back end whose tables, columns, keys and cells are hostile texts, in conflict and rejected."""
+    """Every display of a back end whose tables, columns, keys and cells are hostile texts, in conflict and rejected.
+
+    Each with its text and its markup.
+    """
     path = tmp_path_factory.mktemp("hostile") / "far.db"
     quoted = ['"' + name.replace('"', '""') + '"' for name in PAYLOADS]
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
@@ -553,27 +556,25 @@ def hostile(tmp_path_factory):
         *tables, *(t.schema for t in tables), *(context.remote(n) for n in PAYLOADS), context.push(progress=False).accepted,
     ]  # fmt: skip
     assert pushed.counts == {"accepted": 0, "conflicts": 40, "rejected": 20}
-    return things
+    return [(thing, repr(thing), thing._repr_html_()) for thing in things]
 
 
 def test_no_hostile_text_becomes_markup(hostile):
-    for thing in hostile:
-        page = Page(thing._repr_html_())
+    for thing, _, html in hostile:
+        page = Page(html)
         assert page.tags <= TAGS, (type(thing), page.tags)
         assert page.attributes <= {"class", "style", "scope"}, type(thing)
         assert page.body_rows <= 2 * words.SHOWN_ROWS
 
 
 def test_hostile_text_cannot_steer_a_terminal_or_turn_the_line_round(hostile):
-    for thing in hostile:
-        assert not [c for c in repr(thing) if not c.isprintable() and c != "\n"], type(thing)
-        assert not set("\x1b\u202e") & set(thing._repr_html_()), type(thing)
+    for thing, text, html in hostile:
+        assert not [c for c in text if not c.isprintable() and c != "\n"], type(thing)
+        assert not set("\x1b\u202e") & set(html), type(thing)
 
 
 def test_hostile_text_is_there_to_be_read_and_no_typesetter_touches_it(hostile):
-    pending = next(thing for thing in hostile if type(thing).__name__ == "PendingView")
-
-    html = pending._repr_html_()
+    html = next(html for thing, _, html in hostile if type(thing).__name__ == "PendingView")
 
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert html.startswith('<div class="tex2jax_ignore mathjax_ignore">')

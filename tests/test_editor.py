@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import random
 import sqlite3
 from dataclasses import dataclass
@@ -137,9 +138,9 @@ def test_a_whole_conflict_that_was_settled_is_refused_in_words(tmp_path):
 
 
 @pytest.mark.parametrize("together", [(), (("x", "y"),), (("x", "y", "z"),)], ids=["alone", "two", "three"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(3, 6))])
 def test_the_states_are_what_the_merge_does(seed, together):
-    walk = walked(seed)
+    walk = walk_of(seed)
     walk.store.set_together("t", together)
     conflicts = {conflict.key: conflict for conflict in ConflictView(walk.store, walk.queue)}
     with walk.store.reading() as cursor:
@@ -150,6 +151,9 @@ def test_the_states_are_what_the_merge_does(seed, together):
     assert len(rows) == len(conflicts)
     for row in rows.values():
         check_states(row, conflicts[row["key"]], together)
+
+
+walk_of = functools.cache(walked)
 
 
 def check_states(row: dict[str, Any], conflict: Conflict, together: Any) -> None:

@@ -24,6 +24,7 @@ from syncframe.operation import same, same_rows
 from syncframe.widget.desk import Desk
 
 FEW, ALL = 100, 100_000
+FEW_SINGLY = {FEW: 20, ALL: 100}  # of so many cases, what is a transaction each
 many_cases = pytest.mark.parametrize("n", [FEW, pytest.param(ALL, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 
 VIENNA = dt.timezone(dt.timedelta(hours=2))
@@ -398,7 +399,7 @@ def by_callable(meeting: Meeting) -> dict[str, Row]:
 def one_by_one(meeting: Meeting) -> dict[str, Row]:
     """Conflict.keep_mine(), .take_theirs() and .resolve(): a transaction each, so only the first ones of many."""
     meeting.mine.push(progress=False)
-    how = dict(list(decisions(meeting).items())[:FEW])
+    how = dict(list(decisions(meeting).items())[: FEW_SINGLY[len(meeting.cases)]])
     for key, decision in how.items():
         conflict = meeting.mine.conflicts["things", key]
         if isinstance(decision, dict):
@@ -441,7 +442,7 @@ def by_the_widget_s_cells(meeting: Meeting) -> dict[str, Row]:
     """The first ones cell by cell: a side for each clash, some typed; of a row that one side deleted, whether it stays."""
     meeting.mine.push(progress=False)
     expected = meeting.expected()
-    page = asked(meeting.desk, "conflicts", table=None, kind=None, offset=0, limit=100)
+    page = asked(meeting.desk, "conflicts", table=None, kind=None, offset=0, limit=FEW_SINGLY[len(meeting.cases)])
     for row in page["rows"]:
         shown = asked(meeting.desk, "conflict", id=row["id"])
         case = meeting.cases[row["key"]]
@@ -515,8 +516,12 @@ WAYS: dict[str, Callable[[Meeting], dict[str, Row]]] = {
 }
 
 
+# What a push settles by a policy is settled as what a pull brings, and the buttons for both sides are one call.
+TWINS = {"pull(on_conflict=mine)", "pull(on_conflict=callable)", "the widget, take theirs"}
+
+
 @many_cases
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.full] * (way in TWINS)) for way in WAYS])
 def test_settled_by_any_way_both_sides_are_equal_after_the_next_push_and_pull(tmp_path, way, n):
     meeting = Meeting(tmp_path, n, way)
 

@@ -67,6 +67,33 @@ def test_the_page_on_conflicts_meets_every_kind_and_both_people_end_with_the_sam
     assert "de-icing; new gate" in text_of(cells[-1]) and "diverted" in text_of(cells[-1])
 
 
+@pytest.mark.parametrize("ran", ["03_back_ends.ipynb"], indirect=True)
+def test_the_page_on_back_ends_ends_with_the_same_rows_everywhere(ran):
+    cells = [cell for cell in ran.cells if cell.cell_type == "code"]
+
+    shown = [text_of(cell) for cell in cells]
+    (conflicts,) = [text for text in shown if text.startswith("{'SQLite': 1")]
+    assert set(re.findall(r"': (\d+)", conflicts)) == {"1"}
+    (rows,) = [text for text in shown if "rock salt" in text]
+    titles = [re.findall(r"oat milk|rock salt|tea", line) for line in rows.splitlines()]
+    assert [set(line) for line in titles if line] == [{"oat milk"}, {"rock salt"}, {"tea"}]
+    assert "bread" not in rows
+    assert any(cell.source.startswith('# places["PostgreSQL"]') for cell in cells)
+
+
+@pytest.mark.parametrize("ran", ["04_your_own_backend.ipynb"], indirect=True)
+def test_the_back_end_of_the_page_has_forty_lines_and_keeps_the_contract(ran):
+    cells = [cell for cell in ran.cells if cell.cell_type == "code"]
+
+    (own,) = [cell.source for cell in cells if "\nclass Ledger:" in cell.source]
+    said = "".join(output.text for cell in cells for output in cell.outputs if output.get("name") == "stdout")
+    assert len([line for line in own.splitlines() if line and not line.startswith("%%")]) == 40
+    assert re.search(r"^\d+ passed, \d+ skipped$", said, re.MULTILINE)
+    shown = [text_of(cell) for cell in cells]
+    assert any("1 accepted, 1 conflicts, 0 rejected" in text for text in shown)
+    assert re.search(r"a +calm +5\nc +over HTTP +5$", shown[-1])
+
+
 def text_of(cell: nbformat.NotebookNode) -> str:
     return "".join(str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs)
 

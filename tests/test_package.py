@@ -17,7 +17,7 @@ import syncframe
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncframe"
 FLOORS = [
-    "errors words", "schema", "texts", "operation query wire progress", "file layout conflict frame", "diff store backends rules keys",
+    "errors words", "schema secrets", "texts", "operation query wire progress", "file layout conflict frame", "diff store backends rules keys",
     "learn", "stage", "undo resolve decisions typed sheet", "queue sides", "views pages", "editor", "push", "pull remote plan", "session", "table remote_table", "context", "widget", "server", "demo testing", "cli",
 ]  # fmt: skip
 ENTRANCES = {"__init__", "__main__"}  # the doors: they may import every room

@@ -271,7 +271,7 @@ def test_a_cell_of_a_row_that_is_gone_or_of_no_column_is_refused_in_words(tmp_pa
 # -- the same as the views, over random walks of stagings, pulls, pushes and lost answers
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(3, 12))])
 def test_pages_say_the_same_as_the_views(seed):
     walk = walked(seed)
     pages = Pages(walk.store, walk.queue)

@@ -98,7 +98,7 @@ def test_two_kernels_stage_while_the_command_line_pushes_and_nothing_is_lost_or_
     database: Database, store: Path
 ) -> None:
     with ThreadPoolExecutor() as threads:
-        kernels = threads.submit(in_children, (stage_many, store, "ann", 12), (stage_many, store, "ben", 12))
+        kernels = threads.submit(in_children, (stage_many, store, "ann", 6), (stage_many, store, "ben", 6))
         pushes = [command_line("push", store, "--url", database.url)]
         while not kernels.done():
             pushes.append(command_line("push", store, "--url", database.url))
@@ -109,10 +109,10 @@ def test_two_kernels_stage_while_the_command_line_pushes_and_nothing_is_lost_or_
     context = sf.connect(database.url, store=store)
     assert pushes[-1].returncode == 0, pushes[-1].stderr
     assert all(push.returncode == 0 or "held by" in push.stderr for push in pushes), pushes
-    assert sorted(inserted) == sorted(f"{name}{n}" for name in ("ann", "ben") for n in range(12))  # each once
+    assert sorted(inserted) == sorted(f"{name}{n}" for name in ("ann", "ben") for n in range(6))  # each once
     assert len(context.pending) == len(context.conflicts) == 0
-    assert database.todo()["a"] == ["milk", 12]
-    assert database.todo()["b"] == ["bread", 12]
+    assert database.todo()["a"] == ["milk", 6]
+    assert database.todo()["b"] == ["bread", 6]
     assert shown(context) == database.todo()
 
 

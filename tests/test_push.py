@@ -65,9 +65,18 @@ ONCE = {
 }
 
 
+def between(*pairs: tuple[str | None, bool]) -> pytest.MarkDecorator:
+    """Who writes between the two pushes, over a database that changes what it is given, or not."""
+    every = [(who, is_loud) for who in (None, "a program", "a context") for is_loud in (False, True)]
+    marks = {pair: [] if pair in pairs else [pytest.mark.full] for pair in every}
+    params = [
+        pytest.param(*pair, id=f"{pair[0]}-{'loud' if pair[1] else 'quiet'}", marks=marks[pair]) for pair in every
+    ]
+    return pytest.mark.parametrize(("between", "is_loud"), params)
+
+
 @pytest.mark.parametrize("kind", ["insert", "update", "delete"])
-@pytest.mark.parametrize("is_loud", [False, True], ids=["quiet", "loud"])
-@pytest.mark.parametrize("between", [None, "a program", "a context"])
+@between((None, False), (None, True), ("a program", False), ("a context", True))
 def test_an_operation_whose_answer_was_lost_is_applied_once(
     tmp_path: Path, kind: str, is_loud: bool, between: str | None
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -150,15 +151,17 @@ def rows(path: Path) -> dict[str, tuple]:
 
 
 @contextlib.contextmanager
-def two(path: Path, way: str = "sqlite") -> Iterator[tuple[sf.SyncContext, sf.SyncContext]]:
-    """Two people with all rows, each with a store of their own."""
+def two(
+    path: Path, way: str = "sqlite", store: str | Path = ":memory:"
+) -> Iterator[tuple[sf.SyncContext, sf.SyncContext]]:
+    """Two people with all rows, each with a store of their own; the first one's may be a file."""
     with contextlib.ExitStack() as stack:
         url = f"sqlite:///{path}"
         options = {}
         if way != "sqlite":
             url = stack.enter_context(sf.serve(url)).url
             options = {"protocol": "auto" if way == "extended" else way, "overlap_s": 0}
-        mine, theirs = (stack.enter_context(sf.connect(url, store=":memory:", **options)) for _ in range(2))
+        mine, theirs = (stack.enter_context(sf.connect(url, store=at, **options)) for at in (store, ":memory:"))
         for ctx in (mine, theirs):
             ctx["items"].pull(query_id="all")
         yield mine, theirs
@@ -168,12 +171,12 @@ def test_the_table_of_outcomes_has_every_case():
     assert list(documented()) == list(MATRIX)
 
 
-FEW = {("push", "merge"), ("pull", "fail")}
+FEW = {("v2", "push", "merge"), ("v3", "push", "merge"), ("extended", "push", "merge"), ("extended", "pull", "fail")}
 
 
 def costs(way: str, verb: str, policy: str) -> list[pytest.MarkDecorator]:
     """What is settled is told to the queue, which knows nothing of back ends: over HTTP the whole only if asked for."""
-    is_few = (way == "sqlite" and (verb == "push" or not callable(POLICIES[policy]))) or (verb, policy) in FEW
+    is_few = (way == "sqlite" and (verb == "push" or not callable(POLICIES[policy]))) or (way, verb, policy) in FEW
     return [] if is_few else [pytest.mark.full]
 
 
@@ -185,25 +188,50 @@ MEETINGS = [
 ]
 
 
-@pytest.mark.parametrize(("way", "verb", "policy"), MEETINGS)
-def test_what_two_people_do_to_one_row_ends_by_the_policy(tmp_path, way, verb, policy):
-    path = database(tmp_path / "shop.db")
+def edited(mine: sf.SyncContext, theirs: sf.SyncContext) -> None:
+    """What they do is pushed, what you do is queued."""
+    for case, (own, other, _) in MATRIX.items():
+        other(theirs["items"], name_of(case))
+        own(mine["items"], name_of(case))
+    theirs.push()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A folder with the database and your store, as they are before both meet."""
+    folder = tmp_path_factory.mktemp("begun")
+    with two(database(folder / "shop.db"), store=folder / "mine.duckdb") as (mine, theirs):
+        edited(mine, theirs)
+    return folder
+
+
+@pytest.fixture
+def meeting(request, tmp_path):
+    """You, over one of the ways to the back end, before you meet what they did."""
+    path, way = tmp_path / "shop.db", request.param
+    if way == "sqlite":
+        shutil.copytree(request.getfixturevalue("begun"), tmp_path, dirs_exist_ok=True)
+        with sf.connect(f"sqlite:///{path}", store=tmp_path / "mine.duckdb") as mine:
+            yield path, mine
+        return
+    with two(database(path), way) as (mine, theirs):
+        edited(mine, theirs)
+        yield path, mine
+
+
+@pytest.mark.parametrize(("meeting", "verb", "policy"), MEETINGS, indirect=["meeting"])
+def test_what_two_people_do_to_one_row_ends_by_the_policy(meeting, verb, policy):
+    path, mine = meeting
     on_conflict = POLICIES[policy]
-    with two(path, way) as (mine, theirs):
-        for case, (own, other, _) in MATRIX.items():
-            other(theirs["items"], name_of(case))
-            own(mine["items"], name_of(case))
-        theirs.push()
+    if verb == "pull":
+        mine["items"].pull(query_id="all", push_first=False, on_conflict=on_conflict)
+        mine.push()
+    else:
+        mine.push(on_conflict=on_conflict)
 
-        if verb == "pull":
-            mine["items"].pull(query_id="all", push_first=False, on_conflict=on_conflict)
-            mine.push()
-        else:
-            mine.push(on_conflict=on_conflict)
-
-        left = {conflict.key for conflict in mine.conflicts}
-        mine["items"].pull(query_id="all", push_first=False)
-        here = {row["id"]: (row["a"], row["b"], row["c"]) for row in mine["items"].arrow().to_pylist()}
+    left = {conflict.key for conflict in mine.conflicts}
+    mine["items"].pull(query_id="all", push_first=False)
+    here = {row["id"]: (row["a"], row["b"], row["c"]) for row in mine["items"].arrow().to_pylist()}
     there = rows(path)
     ends = {}
     for case in MATRIX:

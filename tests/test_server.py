@@ -487,7 +487,9 @@ def test_v2_deletes_with_a_body_and_undeletes(client: httpx2.Client, new: Callab
     more = client.post(path, headers=V2)
 
     assert (deleted.status_code, deleted.json()["deleted"], deleted.json()["n"]) == (200, True, 5)
-    assert (again.status_code, read.status_code, told(read)) == (404, 404, "The item does not exist")
+    # Done already; of a 404 the JavaScript client would make a failure that it never gets past.
+    assert (again.status_code, again.headers["etag"]) == (200, deleted.headers["etag"])
+    assert (read.status_code, told(read)) == (404, "The item does not exist")
     assert (stale.status_code, stale.headers["etag"]) == (412, deleted.headers["etag"])
     assert (back.status_code, back.json()["deleted"], back.json()["n"], back.json()["title"]) == (201, False, 5, "milk")
     assert back.headers["etag"] not in (deleted.headers["etag"], f'"{row["version"]}"')

@@ -236,34 +236,41 @@ WORDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_a_column_may_bear_a_name_of_the_bookkeeping(tmp_path, name):
+def test_columns_may_bear_the_names_of_the_bookkeeping(tmp_path):
     far = Far(tmp_path)
+    names = ", ".join(f'"{name}" bigint' for name in WORDS)
+    ones = ", ".join("1" for _ in WORDS)
     far.write(
-        f"create table t (k0 text primary key, \"{name}\" bigint, other text); insert into t values ('a', 1, 'x'), ('b', 2, 'y')"
+        f"create table t (k0 text primary key, {names}, other text);"
+        f"insert into t values ('a', {ones}, 'x'), ('b', {ones}, 'y')"
     )
     far.backend.track(["t"])
     my_ctx, their_ctx = (sf.connect(far.backend, store=":memory:") for _ in range(2))
     mine, theirs = my_ctx["t"], their_ctx["t"]
     mine.pull(query_id="all")
     theirs.pull(query_id="all")
+    here, there = ({name: start + at for at, name in enumerate(WORDS)} for start in (200, 100))
     frame = theirs.frame()
-    frame.loc["a", name] = 10
-    frame.loc["c"] = [5, "z"]
+    frame.loc["a", WORDS] = [*there.values()]
+    frame.loc["c"] = [*there.values(), "z"]
     theirs.stage(frame)
     their_ctx.push()
-    mine.update("a", {name: 20})
+    mine.update("a", here)
 
     mine.pull(query_id="all")
 
-    assert [(c.base[name], c.mine[name], c.theirs[name]) for c in mine.conflicts] == [(1, 20, 10)]
-    assert mine.pending.frame()[["column", "base", "local"]].values.tolist() == [[name, 1, 20]]
-    next(iter(mine.conflicts)).keep_mine()
+    (conflict,) = mine.conflicts
+    assert [{name: side[name] for name in WORDS} for side in (conflict.base, conflict.mine, conflict.theirs)] == [
+        dict.fromkeys(WORDS, 1), here, there
+    ]  # fmt: skip
+    pending = mine.pending.frame()[["column", "base", "local"]].values.tolist()
+    assert sorted(pending) == sorted([name, 1, value] for name, value in here.items())
+    conflict.keep_mine()
     assert my_ctx.push().ok
-    assert mine.get("a") == {"k0": "a", name: 20, "other": "x"}
-    assert mine.get("c") == {"k0": "c", name: 5, "other": "z"}
+    assert mine.get("a") == {"k0": "a", **here, "other": "x"}
+    assert mine.get("c") == {"k0": "c", **there, "other": "z"}
     theirs.pull(query_id="all")
-    assert theirs.get("a")[name] == 20
+    assert {name: theirs.get("a")[name] for name in WORDS} == here
 
 
 # The file itself ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..errors import SchemaError
 from ..operation import Refusal
 from ..schema import RESERVED_PREFIX, Column, Schema, quote
 from .base import OPERATION, Operations, Outcomes, Promises
@@ -132,7 +133,7 @@ class SqlBackend(Feed, Reads):
         """
         ((stamp, count),) = session.values(f"select coalesce(max(stamp), 0), count(*) {forgotten}", [value])
         session.execute(f"delete {forgotten}", [value])
-        session.execute(f"update {SETTINGS} set purged = ? where name = ? and purged < ?", [stamp, table.name, stamp])
+        session.execute(f"update {SETTINGS} set purged = ? where name = ? and purged < ?", [stamp, table.entry, stamp])
         return int(str(count))
 
     # Push
@@ -212,6 +213,7 @@ class SqlBackend(Feed, Reads):
     def plan(self, session: Session, batch: Operations) -> Plan:
         """Decide what is to be done, and load what is to be applied."""
         table = self.describe(session, batch.table)
+        _check_types(batch, table)
         keys = batch.rows.select([f"k_{name}" for name in table.schema.key])
         now = self.lookup(session, table, keys)
         verdict = verdicts(batch, now, tracked=table.tracked)
@@ -221,13 +223,46 @@ class SqlBackend(Feed, Reads):
             ids = with_operation(batch["operation_id"], now[OPERATION])
             rows = batch.rows.select(["kind", *known]).append_column("operation_ids", ids)
             session.load(BATCH, table, rows.append_column("position", pa.array(range(len(batch)))).take(positions))
-        statements = [(_statement(table, run.kind, run.given), run.positions) for run in runs(batch, positions)]
+        statements = [(self._statement(table, run.kind, run.given), run.positions) for run in runs(batch, positions)]
         return Plan(batch, table, keys, now, verdict, statements)
 
     def answer(self, session: Session, plan: Plan, refusals: Mapping[int, Refusal]) -> Outcomes:
         """Say what became of each operation, after those that could be were applied."""
         now = self.lookup(session, plan.table, plan.keys) if plan.statements else plan.now
-        return outcomes(plan.batch, plan.verdict, refusals, now)
+        return outcomes(plan.batch, *self.looked_at(plan, now, refusals), now)
+
+    def looked_at(
+        self, plan: Plan, now: pa.Table, refusals: Mapping[int, Refusal]
+    ) -> tuple[pa.Array, Mapping[int, Refusal]]:
+        """The verdict and the refusals, once it is seen what is there now."""
+        return plan.verdict, refusals
+
+    def stored(self, table: Table, name: str, sql: str) -> str:
+        """A value of the batch in the form that its column takes."""
+        return sql
+
+    def overriding(self, table: Table, columns: Sequence[str]) -> str:
+        """What an insert says to give columns that the database fills itself."""
+        return ""
+
+    def _statement(self, table: Table, kind: str, given: tuple[str, ...]) -> str:
+        """The statement that applies the operations of one kind and shape between two positions of the batch."""
+        name, between = table.sql, "b.position between ? and ?"
+        values = {column: self.stored(table, column, f"b.{quote(f'l_{column}')}") for column in given}
+        if kind == "insert":
+            columns = [*table.schema.key, *given]
+            cells = [*(f"b.{key}" for key in table.keys), *values.values()]
+            return f"""
+                insert into {name} ({", ".join(map(quote, columns))}) {self.overriding(table, columns)}
+                select {", ".join(cells)} from {BATCH} as b where {between} order by b.position
+            """
+        if kind == "update":
+            sets = ", ".join(f"{quote(column)} = {value}" for column, value in values.items())
+            return f"update {name} as t set {sets} from {BATCH} as b where {between} and {table.has_key_of('b')}"
+        return f"""
+            delete from {name} where ({", ".join(map(quote, table.schema.key))})
+            in (select {", ".join(f"b.{key}" for key in table.keys)} from {BATCH} as b where {between})
+        """
 
     def _rejected(self, batch: Operations, refusal: Refusal) -> Outcomes:
         with self.session() as session:
@@ -236,23 +271,16 @@ class SqlBackend(Feed, Reads):
         return rejected(batch, refusal, now)
 
 
-def _statement(table: Table, kind: str, given: tuple[str, ...]) -> str:
-    """The statement that applies the operations of one kind and shape between two positions of the batch."""
-    name, between = quote(table.name), "b.position between ? and ?"
-    if kind == "insert":
-        columns = [quote(column) for column in (*table.schema.key, *given)]
-        values = [f"b.{key}" for key in table.keys] + [f"b.{quote(f'l_{column}')}" for column in given]
-        return f"""
-            insert into {name} ({", ".join(columns)})
-            select {", ".join(values)} from {BATCH} as b where {between} order by b.position
-        """
-    if kind == "update":
-        sets = ", ".join(f"{quote(column)} = b.{quote(f'l_{column}')}" for column in given)
-        return f"update {name} as t set {sets} from {BATCH} as b where {between} and {table.has_key_of('b')}"
-    return f"""
-        delete from {name} where ({", ".join(map(quote, table.schema.key))})
-        in (select {", ".join(f"b.{key}" for key in table.keys)} from {BATCH} as b where {between})
-    """
+def _check_types(batch: Operations, table: Table) -> None:
+    """Refuse a batch that was made before a column's type was changed."""
+    there = {column.name: column for column in table.schema.columns}
+    for column in batch.schema.columns:
+        if column.name in there and there[column.name].arrow != column.arrow:
+            raise SchemaError(
+                f"table {table.name!r} has changed: its column {column.name!r} is {there[column.name].type}, "
+                f"and the operations have {column.type}",
+                hint="pull the table, which says what to do",
+            )
 
 
 def _part(batch: Operations, positions: Sequence[int]) -> Operations:

@@ -68,6 +68,11 @@ class Table:
     texts: frozenset[str] = frozenset()
 
     @property
+    def sql(self) -> str:
+        """The table in a statement."""
+        return quote(self.name)
+
+    @property
     def log(self) -> str:
         return quote(f"_syncframe_log_{self.name}")
 
@@ -79,6 +84,16 @@ class Table:
     @property
     def there(self) -> str:
         return f"t.{quote(self.schema.key[0])} is not null"
+
+    @property
+    def entry(self) -> str:
+        """What the settings call the table, whatever a user does."""
+        return self.name
+
+    @property
+    def whole(self) -> str:
+        """All that is read of a row, where a statement reads it for another one around it."""
+        return "*"
 
     def has_key_of(self, other: str) -> str:
         """The condition that a row of the table has the key that `other` names."""
@@ -136,6 +151,11 @@ class Session(ABC):
     @abstractmethod
     def load(self, name: str, table: Table, rows: pa.Table) -> None:
         """Make a temporary table of `rows`: `position`, a key as `k_<name>`, values as `l_<name>`, and texts."""
+
+    def keys(self, table: Table, keys: pa.Table) -> tuple[str, list[object]]:
+        """Return keys `k_<name>` as SQL that bears them and their `position`, and its parameters."""
+        self.load(KEYS, table, keys.append_column("position", pa.array(range(len(keys)))))
+        return KEYS, []
 
     @abstractmethod
     def attempt(self, sql: str, positions: Sequence[int]) -> dict[int, Refusal]:
@@ -199,6 +219,10 @@ class Database(ABC):
     def stamp_since(self, session: Session, table: Table, moment: datetime.datetime, until: int) -> int:
         """The first stamp up to `until` whose `updatedAt`, which rise with the stamps, is `moment` or later."""
 
+    def cell(self, table: Table, name: str, sql: str) -> str:
+        """A column's SQL in a form that the driver brings exactly."""
+        return sql
+
     @abstractmethod
     def settings_statements(self, session: Session) -> list[str]:
         """The SQL that makes the settings, or adds what an earlier version had not."""
@@ -254,15 +278,23 @@ class Database(ABC):
 
     def lookup(self, session: Session, table: Table, keys: pa.Table, *, past: bool = False) -> pa.Table:
         """What is there of these keys, in their order: STATE and the value columns, with `past` of tombstones too."""
-        session.load(KEYS, table, keys.append_column("position", pa.array(range(len(keys)))))
+        asked, parameters = session.keys(table, keys)
         log = f"left join {table.log} as log on {table.logs_key_of('k')}" if table.tracked else ""
         values, named = table.schema.value_columns, self.names(table, past=past and table.tracked)
         sql = f"""
-            select {state(table, self.hashed(table))}{"".join(f", {named(c.name)}" for c in values)}
-            from {KEYS} as k {log} left join {quote(table.name)} as t on {table.has_key_of("k")}
+            select {state(table, self.hashed(table))}
+                {"".join(f", {self.cell(table, c.name, named(c.name))}" for c in values)}
+            from {asked} as k {log} left join {table.sql} as t on {table.has_key_of("k")}
             order by k.position
         """
-        return session.select(table, sql, [], [*STATE, *values])
+        return session.select(table, sql, parameters, [*STATE, *values])
+
+    def columns_of(self, table: Table, schema: Schema, key_alias: str, alias: str) -> str:
+        """The columns in `ordered`'s order; the key is the log's where a row may be gone."""
+        prefix = "k_" if key_alias == "log" else ""
+        named = [(name, f"{key_alias}.{quote(prefix + name)}") for name in schema.key]
+        named += [(name, f"{alias}.{quote(name)}") for name in schema.values]
+        return ", ".join(self.cell(table, name, sql) for name, sql in named)
 
 
 def missing_table(name: str, path: object, session: Session) -> BackendError:
@@ -300,13 +332,6 @@ def state(table: Table, version: str = "") -> str:
 
 def ordered(schema: Schema) -> list[Column]:
     return [*schema.key_columns, *schema.value_columns]
-
-
-def columns_of(schema: Schema, key_alias: str, alias: str) -> str:
-    """The columns in `ordered`'s order; the key is the log's where a row may be gone."""
-    prefix = "k_" if key_alias == "log" else ""
-    keys = [f"{key_alias}.{quote(prefix + name)}" for name in schema.key]
-    return ", ".join([*keys, *(f"{alias}.{quote(name)}" for name in schema.values)])
 
 
 def as_rows(found: pa.Table, schema: Schema) -> pa.Table:

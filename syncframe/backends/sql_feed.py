@@ -22,7 +22,6 @@ from .sql_base import (
     Session,
     Table,
     as_rows,
-    columns_of,
     ordered,
     settings_are_gone,
     state,
@@ -84,7 +83,7 @@ class Feed(Database):
             else:
                 place = self._resumed(session, described, Place.of(since))
         if place is None:
-            yield from self._read_all(described, query)
+            yield from self._read_untracked(described, query, since)
             return
         if since is None:
             yield from self._read_live(described, query, place)
@@ -101,7 +100,7 @@ class Feed(Database):
             entries = self._page(table, query, place.stamp, top.stamp)
             is_last = len(entries) < query.page_rows
             place = top if is_last else _last_place(table, entries, place.incarnation)
-            yield _page(table, query, entries.filter(entries[THERE]), place)
+            yield changed_page(table, query, entries.filter(entries[THERE]), place.checkpoint())
 
     def _read_changes(
         self, table: Table, query: Query, others: Sequence[Query], place: Place, *, is_first: bool
@@ -112,7 +111,7 @@ class Feed(Database):
             is_last = len(entries) < query.page_rows
             if len(entries) or is_first:
                 place = _last_place(table, entries, place.incarnation) if len(entries) else place
-                yield _page(table, query, entries, place)
+                yield changed_page(table, query, entries, place.checkpoint())
             is_first = False
 
     def _page(
@@ -138,8 +137,8 @@ class Feed(Database):
             """
             parameters = [*parameters, *held_parameters, after, after, until]
         sql = f"""
-            select {state(table)}, {states}, {columns_of(schema, "log", "t")}
-            from {table.log} as log left join {quote(table.name)} as t on {table.has_key_of("log")}
+            select {state(table)}, {states}, {self.columns_of(table, schema, "log", "t")}
+            from {table.log} as log left join {table.sql} as t on {table.has_key_of("log")}
             where log.stamp > ? and {wanted}
             order by log.stamp
             limit {int(query.page_rows)}
@@ -147,6 +146,11 @@ class Feed(Database):
         columns = [*STATE, Column(MATCHES, "BOOLEAN"), Column(HELD, "BOOLEAN"), *ordered(schema)]
         with self.session() as session:
             return session.select(table, sql, parameters, columns)
+
+    def _read_untracked(self, table: Table, query: Query, since: Checkpoint | None) -> Iterator[Page]:
+        if since is not None:
+            raise CheckpointLost(f"table {table.name!r} is not tracked any more")
+        yield from self._read_all(table, query)
 
     def _read_all(self, table: Table, query: Query) -> Iterator[Page]:
         """An untracked table, in the order of its key."""
@@ -160,9 +164,9 @@ class Feed(Database):
                 after, after_parameters = _after(session, table, last)
                 # Hashes are made of a page's rows only.
                 sql = f"""
-                    select {state(table, self.hashed(table))}, {columns_of(schema, "t", "t")}
+                    select {state(table, self.hashed(table))}, {self.columns_of(table, schema, "t", "t")}
                     from (
-                        select * from {quote(table.name)} as t
+                        select {table.whole} from {table.sql} as t
                         where {matches} and {after}
                         order by {order}
                         limit {int(query.page_rows)}
@@ -216,7 +220,7 @@ class Feed(Database):
             select incarnation, purged, (select version from {table.log} where stamp = ?)
             from {SETTINGS} where name = ?
             """,
-            [stamp, table.name],
+            [stamp, table.entry],
         )
         if not rows:
             raise settings_are_gone(table)
@@ -239,9 +243,13 @@ def _last_place(table: Table, entries: pa.Table, incarnation: str) -> Place:
     return Place(incarnation, last[PLACE][0].as_py(), last[VERSION][0].as_py(), key)
 
 
-def _page(table: Table, query: Query, entries: pa.Table, place: Place) -> Page:
+def changed_page(
+    table: Table, query: Query, entries: pa.Table, checkpoint: Checkpoint, held_back_s: float | None = None
+) -> Page:
+    """Log entries and their rows, of which those that do not match leave."""
     schema = table.schema.select(query.columns or table.schema.names)
     leaves = pc.and_(entries[THERE], pc.invert(entries[MATCHES]))
     leavers = entries.filter(leaves).select([*schema.key, HELD])
     rows = as_rows(entries.filter(pc.invert(leaves)), schema)
-    return Page(rows, leavers if len(leavers) else None, place.checkpoint(), bytes=entries.nbytes)
+    left = leavers if len(leavers) else None
+    return Page(rows, left, checkpoint, bytes=entries.nbytes, held_back_s=held_back_s)

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from ..query import Call, Literal, Node, Order, Read
 from ..query import Column as Named
-from ..schema import quote
 from .base import VERSION
 from .decide import STATE, THERE
 from .sql_base import LAST_STAMP, SETTINGS, Database, Session, Table, as_rows, ordered, settings_are_gone, state
@@ -86,11 +85,15 @@ class Reads(Database):
             selection = self._selection(session, described, read)
             found = f"from {selection.found} where {selection.where} order by {selection.order} {_limit(read)}"
             if alias := selection.alias:
-                found = f"from (select {alias}.* {found}) as {alias} {selection.joined} order by {selection.order}"
+                whole = described.whole if alias == "t" else "*"
+                found = (
+                    f"from (select {alias}.{whole} {found}) as {alias} {selection.joined} order by {selection.order}"
+                )
             past = read.include_deleted and described.tracked
             named = self.names(described, log=past, past=past)
+            columns = ", ".join(self.cell(described, c.name, named(c.name)) for c in ordered(schema))
             sql = f"""
-                select {state(described, self.hashed(described))}, {", ".join(named(c.name) for c in ordered(schema))}
+                select {state(described, self.hashed(described))}, {columns}
                 {found}
             """
             rows = session.select(described, sql, selection.parameters, [*STATE, *ordered(schema)])
@@ -111,7 +114,7 @@ class Reads(Database):
         wanted, bound = self._published(session, table, read)
         asks_table = not asked.isdisjoint(table.schema.values)
         asks_log = table.tracked and (past or bool(wanted) or not asked.issubset(table.schema.names))
-        name, log, same = f"{quote(table.name)} as t", f"{table.log} as log", table.has_key_of("log")
+        name, log, same = f"{table.sql} as t", f"{table.log} as log", table.has_key_of("log")
         by_stamp = _is_by_stamp(table, read)
         if asks_log and asks_table:
             alias, joined = "", ""
@@ -195,11 +198,11 @@ class Reads(Database):
         ((last,),) = session.values(f"select {written} from {table.log} where stamp = ?", [mark.newest])
         session.execute(
             f"update {SETTINGS} set published = ?, published_ms = ? where name = ?",
-            [mark.newest, last, table.name],
+            [mark.newest, last, table.entry],
         )
 
     def _mark(self, session: Session, table: Table) -> Mark:
-        rows = session.values(f"select * from {SETTINGS} where name = ?", [table.name])
+        rows = session.values(f"select * from {SETTINGS} where name = ?", [table.entry])
         if not rows:
             raise settings_are_gone(table)
         ((newest,),) = session.values(f"select coalesce(max(stamp), 0) from {table.log}")

@@ -14,7 +14,7 @@ from .sqlite import SqliteBackend
 
 _FILES = {"sqlite": SqliteBackend, "duckdb": DuckdbBackend}
 _SERVICES = ("https", "http")
-_LATER = ("postgresql",)
+_POSTGRES = ("postgresql", "postgres")
 
 
 def open(
@@ -29,9 +29,9 @@ def open(
     Parameters
     ----------
     url
-        ``https://host/path`` of a Datasync service, ``sqlite:///path`` or ``duckdb:///path``; an absolute path
-        makes four slashes, and characters may be percent-encoded.  A file must exist when it is first asked,
-        and is never created.
+        ``https://host/path`` of a Datasync service, ``postgresql://user@host:port/database`` as libpq takes it,
+        ``sqlite:///path`` or ``duckdb:///path``; an absolute path makes four slashes, and characters may be
+        percent-encoded.  A file must exist when it is first asked, and is never created.
     schema
         By table, types that replace the declared ones: a mapping column -> type, or a `pyarrow.Schema`.
     memory
@@ -49,8 +49,12 @@ def open(
         from .datasync import DatasyncBackend  # the HTTP client is loaded where it is asked for
 
         return DatasyncBackend(url, schemas=schema, memory=memory, **service)
-    if scheme in _LATER and separator:
-        raise SyncError(f"{scheme}:// comes with a later version of syncframe", hint=f"this one knows {_known()}")
+    if scheme in _POSTGRES and separator:
+        from .postgres import PostgresBackend
+        from .postgres_connections import driver
+
+        driver()
+        return PostgresBackend(url, dict(schema or {}))
     if scheme not in _FILES or not separator:
         raise SyncError(f"the back end {url!r} has no scheme that is known", hint=f"one of {_known()}")
     path = unquote(rest.removeprefix("/"))
@@ -64,4 +68,6 @@ def open(
 
 
 def _known() -> str:
-    return ", ".join(["https://host", *(f"{scheme}:///path" for scheme in sorted(_FILES))])
+    return ", ".join(
+        ["https://host", "postgresql://host/database", *(f"{scheme}:///path" for scheme in sorted(_FILES))]
+    )

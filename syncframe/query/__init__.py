@@ -25,6 +25,7 @@ from __future__ import annotations
 from .duckdb import to_duckdb
 from .odata import parse_filter, parse_orderby
 from .odata_text import to_odata
+from .postgres import to_postgres
 from .rules import FUNCTIONS, RANK, Function
 from .sql import parse
 from .sqlite import to_sqlite
@@ -68,5 +69,6 @@ __all__ = [
     "register_sqlite_functions",
     "to_duckdb",
     "to_odata",
+    "to_postgres",
     "to_sqlite",
 ]

@@ -137,7 +137,7 @@ def _integral(rounding: str) -> Callable[[Decimal], Decimal]:
 
 
 @functools.cache
-def _case_tables() -> dict[str, dict[int, str]]:
+def case_tables() -> dict[str, dict[int, str]]:
     """DuckDB's own upper and lower of each character: SQLite's know ASCII only, Python's make SS of one letter."""
     import duckdb
 
@@ -153,15 +153,15 @@ def _case_tables() -> dict[str, dict[int, str]]:
 
 
 def upper(text: str) -> str:
-    return text.upper() if text.isascii() else text.translate(_case_tables()["upper"])
+    return text.upper() if text.isascii() else text.translate(case_tables()["upper"])
 
 
 def lower(text: str) -> str:
-    return text.lower() if text.isascii() else text.translate(_case_tables()["lower"])
+    return text.lower() if text.isascii() else text.translate(case_tables()["lower"])
 
 
 # Unicode's space separators, and not Python's whitespace, which has tabs and line ends.
-_BLANKS = "\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+BLANKS = "\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 
 
 def _substr(text: str, start: int, length: int | None = None) -> str:
@@ -222,9 +222,9 @@ _STRICT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "strpos": lambda text, part: text.find(part) + 1,
     "lower": lower,
     "upper": upper,
-    "trim": lambda text, blanks=_BLANKS: text.strip(blanks),
-    "ltrim": lambda text, blanks=_BLANKS: text.lstrip(blanks),
-    "rtrim": lambda text, blanks=_BLANKS: text.rstrip(blanks),
+    "trim": lambda text, blanks=BLANKS: text.strip(blanks),
+    "ltrim": lambda text, blanks=BLANKS: text.lstrip(blanks),
+    "rtrim": lambda text, blanks=BLANKS: text.rstrip(blanks),
     "substr": _substr,
     "replace": _replace,
     "starts_with": str.startswith,

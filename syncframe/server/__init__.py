@@ -5,7 +5,8 @@
     with sf.serve("sqlite:///flights.db", track=True) as server:
         print(server.url)                                # http://127.0.0.1:41283; tables under /tables/<name>
 
-This page is the protocol.  `access` says who may ask, `tables` what is served, `plain`, `lists` and `rows`
+This page is the protocol.  `access` says who asks, by a key or one of `tokens`, `rights` what they may do and
+`guard` shows them a back end that has nothing else; `tables` says what is served, `plain`, `lists` and `rows`
 speak the dialects, `extension` the rest; `app` reads a request within `limits`, has it worked on in a thread
 (`work`) and answers; `failures` makes an answer of what went wrong; `run` and `http` keep it all running.
 
@@ -51,17 +52,48 @@ answered with 304 in v2 too; and nothing that is sent is answered with a 500.
 
 Errors are JSON: ``{"error": words, "hint": words, "kind": a class of syncframe.errors, "status": n}``, with ``code``
 ("unique", "reference", "not null", "check", "type") and ``column`` where the back end refuses a row, and
-with ``id`` where the server's log has more.  400 wrong, 401 no key, 403 the back end says no, 404 no such thing,
-405 not done here (``Allow``), 408 too slow, 409 and 412 another row than you think, 410 deleted, or a checkpoint
-that is lost, 413, 414 and 431 too large, 415 another kind of body, 421 another host, 501 not of this back
-end, 502 the back end failed, 503 not now (``Retry-After``).
+with ``id`` where the server's log has more. 400 wrong, 401 no key, 403 not for you, or the back end says no,
+404 no such thing, 405 not done here (``Allow``), 408 too slow, 409 and 412 another row than you think, 410
+deleted, or a checkpoint that is lost, 413, 414 and 431 too large, 415 another kind of body, 421 another host,
+501 not of this back end, 502 the back end failed, 503 not now (``Retry-After``).
 
 
 Who may
 =======
-With `tokens`, each request has one: ``X-ZUMO-AUTH: key``, or else ``Authorization: Bearer key``; without the right
-one all answers are the same 401.  Without `tokens` a server listens on this machine alone, answers only under an
-address or ``localhost`` as its host (421), and not to the scripts of pages that came from elsewhere (403).
+With `tokens` or `jwt`, each request has a key or a token: ``X-ZUMO-AUTH: key``, or else ``Authorization: Bearer
+key``; without a good one all is answered with 401.  Without both a server listens on this machine alone, answers
+only under an address or ``localhost`` as its host (421), and not to the scripts of pages that came from elsewhere
+(403).
+
+A token is a JSON Web Token that is signed with a key of `jwt` (HS256 to 512, RS and PS, ES256 to 512, EdDSA; the key
+says which, and ``none`` is never taken).  It has ``exp``; ``nbf``, ``iss`` and ``aud`` are held against what is set,
+and a token with an ``aud`` is refused where no audience is.
+
+`rights` say who may read, insert, update and delete in which table, and on which rows:
+
+    rights = {"flights": [
+        {"who": "*", "may": ["read"]},                        # everybody with a token
+        {"who": {"role": "editor"}, "may": ["insert", "update"], "where": "carrier in (:carriers)"},
+        {"who": "key:robot", "may": ["read"]},                # a key with a name; "ann" is the subject of a token
+    ]}
+
+Rules add up; what none of them allows is not allowed.  A key that no rule names may do all.  In a `where`, ``:sub``
+and other claims stand for one literal each; a claim that is missing or does not fit is answered with 403.
+
+-   A table in which somebody may do nothing is not there for them (404); one in which they may do something else
+    is there, and says 403.
+-   A row that they may not read is not there: 404, in no list, count, pull or look-up, and no conflict shows it.
+    Of a deleted row its last values say whether it may be read.  To change a row takes the right to read it.
+-   An insert, or a change whose result would lie outside, is 403 in the plain protocol; in the extension it is an
+    outcome, "rejected" with the code "access", and the others of its batch are applied.  Where nothing of a request
+    is allowed by its table and verb, that is 403.  An insert asks for `insert`, and so does bringing a row back; a
+    column that is not given counts as NULL for the filter, whatever its default is.
+-   That a key is taken by a row that they may not read shows when they insert under it (403), as a unique value and
+    a reference do: give keys that nobody guesses.
+-   A pull goes on from its checkpoint while nothing changes outside what they may read.  When something does, one of
+    their rows may have been taken away; which, only their store could say.  So the checkpoint is lost (410), a client
+    of ours pulls in full, and no key of another row is ever sent.  ``"name_leavers": true`` in a rule has the keys of
+    all rows that change outside sent instead, and pulls stay short.
 
 
 The extension
@@ -130,8 +162,11 @@ try:
 except ModuleNotFoundError as error:
     raise SyncError(f"a server needs {error.name}", hint='pip install "syncframe[server]"') from error
 
+from .access import Identity
 from .app import App
 from .limits import Limits
+from .rights import Right
 from .run import Server, make_app, serve
+from .tokens import Jwt
 
-__all__ = ["App", "Limits", "Server", "make_app", "serve"]
+__all__ = ["App", "Identity", "Jwt", "Limits", "Right", "Server", "make_app", "serve"]

@@ -19,13 +19,16 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from .access import Keys, check_key
+from .about import About
+from .access import Access, Identity
 from .exchange import Answer, Ask, Refusal, Stream, check_method, refused
 from .extension import Extension
 from .failures import refusal_of
+from .journal import REQUEST_ID, Entry
 from .limits import BODY_RATE_MIN, HEAD_BYTES_MAX, RETRY_AFTER_S, Limits
 from .plain import Plain
 from .tables import Tables
+from .tokens import KeysWanted
 from .work import Work
 
 log = logging.getLogger("syncframe.server")
@@ -40,50 +43,57 @@ class Route:
     shown: str
     handler: Callable[[Ask], Answer | Stream]
     body_bytes_max: int
+    table: str | None = None
 
 
 class App:
     """The application of one server; any ASGI server may run it, and `close` ends its threads."""
 
     def __init__(
-        self, tables: Tables, *, keys: Keys | None = None, limits: Limits | None = None, read_only: bool = False
+        self, tables: Tables, *, access: Access | None = None, limits: Limits | None = None, read_only: bool = False
     ) -> None:
         self.tables = tables
-        self.keys = keys
+        self.access = access or Access()
         self.limits = limits or Limits()
         self.work = Work(self.limits)
-        self._extension = Extension(tables, self.limits, read_only)
-        self._plain = Plain(tables, self.limits, read_only)
+        self._about = About(tables, self.limits, has_keys=not self.access.is_open, read_only=read_only)
         self._read_only = read_only
         self._held_bytes = 0
 
     def __repr__(self) -> str:
-        keys = "no keys" if self.keys is None else f"{len(self.keys)} keys"
-        return f"<syncframe server of {', '.join(self.tables.names) or 'no tables'}; {keys}>"
+        return f"<syncframe server of {', '.join(self.tables.names) or 'no tables'}; {self.access!r}>"
+
+    def stop(self) -> None:
+        """Say to what watches the server that it takes no more requests."""
+        self._about.health.is_stopping = True
 
     def close(self) -> None:
+        self.stop()
         self.work.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
-            began = time.perf_counter()
-            shown, status = await self._served(scope, receive, send)
-            log.info("%s %s %d %.0f ms", scope["method"], shown, status, 1_000 * (time.perf_counter() - began))
+            entry = Entry.of(scope)
+            await self._served(scope, receive, _Sending(send, self.limits.stall_s, entry), entry)
+            entry.write()
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _served(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, int]:
-        """Answer, and return the path and the status for the log."""
-        sending = _Sending(send, self.limits.stall_s)
-        shown = "?"
+    async def _served(self, scope: Scope, receive: Receive, sending: _Sending, entry: Entry) -> None:
+        """Answer, and note what the log says of it."""
         try:
-            check_key(Headers(scope=scope), self.keys)
+            if (open_path := self._about.open_path(scope)) is not None:
+                entry.path = open_path
+                await sending.whole(await self._about.open(open_path, _ask(scope, self.limits)))
+                return
+            identity = await self._identified(Headers(scope=scope))
+            entry.who = None if identity is None else identity.shown()
             ask = _ask(scope, self.limits)
-            route = self._route(ask)
-            shown = route.shown
+            route = self._route(ask, await self._seen_by(identity))
+            entry.path, entry.table = route.shown, route.table
             async with self._body(ask, route, receive) as body:
                 whole = replace(ask, body=body)
                 answer = await self.work.run(lambda: route.handler(whole))
@@ -91,15 +101,29 @@ class App:
                     await self._streamed(answer, receive, sending)
                 else:
                     await sending.whole(answer)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, _Stalled):
                 log.info("a client took nothing for %g s", self.limits.stall_s)
-            elif sending.is_begun:
-                # The status is said already; that the answer stops without its end says the rest.
-                refusal_of(error)
-            else:
-                await sending.whole(refused(refusal_of(error)))
-        return shown, sending.status
+                return
+            # Cancelled: the server is stopped, and this has had the time that it gives.
+            refusal = _stopped() if isinstance(error, asyncio.CancelledError) else refusal_of(error)
+            entry.error = refusal.more.get("id")
+            if not sending.is_begun:
+                await sending.whole(refused(refusal))
+            # Else the status is said already; that the answer stops without its end says the rest.
+
+    async def _identified(self, headers: Headers) -> Identity | None:
+        """Who asks; keys that have to be fetched first are fetched in a thread."""
+        try:
+            return self.access.identify(headers)
+        except KeysWanted:
+            return await asyncio.to_thread(self.access.identify, headers, may_fetch=True)
+
+    async def _seen_by(self, identity: Identity | None) -> Tables:
+        """The tables as they are to who asks; a callable that says so may take its time."""
+        if self.tables.rights is None or not self.tables.rights.is_callable:
+            return self.tables.seen_by(identity)
+        return await self.work.run(lambda: self.tables.seen_by(identity))
 
     async def _streamed(self, stream: Stream, receive: Receive, sending: _Sending) -> None:
         gone = asyncio.ensure_future(_until_gone(receive))
@@ -110,27 +134,28 @@ class App:
         finally:
             gone.cancel()
 
-    def _route(self, ask: Ask) -> Route:
+    def _route(self, ask: Ask, tables: Tables) -> Route:
+        if (page := self._about.handler(ask, tables)) is not None:
+            return Route(f"/{ask.path[0]}", page, self.limits.row_bytes_max)
         match ask.path:
             case ("syncframe", *rest) if len(rest) <= 1:
-                return self._extended(ask, rest[0] if rest else "")
+                return self._extended(ask, Extension(tables, self.limits, self._read_only), rest[0] if rest else "")
             case ("tables", name, *rest) if len(rest) <= 1:
                 shown = f"/tables/{name}" if name in self.tables.names else "/tables/?"
-                handler = self._plain.handler(ask, name, rest[0] if rest else None)
-                return Route(shown + ("/{id}" if rest else ""), handler, self.limits.row_bytes_max)
+                handler = Plain(tables, self.limits, self._read_only).handler(ask, name, rest[0] if rest else None)
+                return Route(shown + ("/{id}" if rest else ""), handler, self.limits.row_bytes_max, name)
         raise Refusal(404, "there is nothing here", hint="tables are under /tables/<name>")
 
-    def _extended(self, ask: Ask, verb: str) -> Route:
-        if verb not in self._extension.verbs:
-            raise Refusal(
-                404, f"the extension has no verb {verb[:100]!r}", hint="one of " + ", ".join(self._extension.verbs)
-            )
-        method, handler = self._extension.verbs[verb]
+    def _extended(self, ask: Ask, extension: Extension, verb: str) -> Route:
+        if verb not in extension.verbs:
+            raise Refusal(404, f"the extension has no verb {verb[:100]!r}", hint="one of " + ", ".join(extension.verbs))
+        method, handler = extension.verbs[verb]
         allowed = [] if verb == "push" and self._read_only else [method, "HEAD"] if method == "GET" else [method]
         check_method(ask, allowed, read_only=self._read_only and verb == "push")
         is_large = verb in ("push", "rows")
         limit = self.limits.body_bytes_max if is_large else self.limits.row_bytes_max
-        return Route(f"/syncframe/{verb}".rstrip("/"), handler, limit)
+        table = ask.option("table")
+        return Route(f"/syncframe/{verb}".rstrip("/"), handler, limit, table if table in self.tables.names else None)
 
     @asynccontextmanager
     async def _body(self, ask: Ask, route: Route, receive: Receive) -> AsyncIterator[bytes]:
@@ -239,6 +264,11 @@ async def _until_gone(receive: Receive) -> None:
 # Sending
 
 
+def _stopped() -> Refusal:
+    headers = {"retry-after": str(RETRY_AFTER_S)}
+    return Refusal(503, "the server is being stopped", kind="TransientError", headers=headers)
+
+
 class _Stalled(Exception):
     """The client takes nothing of what it is sent."""
 
@@ -246,10 +276,10 @@ class _Stalled(Exception):
 class _Sending:
     """One answer on its way, in pieces that even a slow client takes in time."""
 
-    def __init__(self, send: Send, stall_s: float) -> None:
+    def __init__(self, send: Send, stall_s: float, entry: Entry) -> None:
         self._send = send
         self._stall_s = stall_s
-        self.status = 0
+        self._entry = entry
         self.is_begun = False
 
     async def whole(self, answer: Answer) -> None:
@@ -267,11 +297,13 @@ class _Sending:
 
     async def end(self) -> None:
         await self._put({"type": "http.response.body", "body": b""})
+        self._entry.is_whole = True
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
-        headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff", **headers}
+        always = {"cache-control": "no-cache", "x-content-type-options": "nosniff", REQUEST_ID: self._entry.id}
+        headers = {**always, **headers}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self.is_begun, self.status = True, status
+        self.is_begun, self._entry.status = True, status
         await self._put({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _parts(self, data: bytes) -> None:
@@ -279,6 +311,7 @@ class _Sending:
         for start in range(0, len(data), PART_BYTES):
             part = bytes(view[start : start + PART_BYTES])
             await self._put({"type": "http.response.body", "body": part, "more_body": True})
+            self._entry.bytes += len(part)
 
     async def _put(self, message: dict[str, Any]) -> None:
         try:

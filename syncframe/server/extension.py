@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..backends.base import DELETED, HELD, Checkpoint, Operations, Outcomes, Page, outcome_schema, page_schema
 from ..query import Condition, Order, Query, Read, parse
@@ -22,6 +23,7 @@ from .bodies import Fields, json_body
 from .dialect import by_each_once
 from .exchange import JSON, Answer, Ask, Piece, Refusal, Stream, answer_json, error_text
 from .failures import refusal_of
+from .guard import may_not
 from .limits import Limits
 from .tables import Tables
 
@@ -71,7 +73,7 @@ class Extension:
     # Reading
 
     def pull(self, ask: Ask) -> Stream:
-        schema = self._table(ask).schema
+        schema = self._table(ask, "read").schema
         fields = json_body(ask, "where", "columns", "page_rows", "since", "others")
         page_rows = min(fields.whole("page_rows", least=1) or 10_000, self.limits.pull_rows_max)
         query = Query(_condition(fields.text("where"), schema), _columns(fields, schema), page_rows)
@@ -89,7 +91,7 @@ class Extension:
 
     def rows(self, ask: Ask) -> Stream:
         self.tables.must_have("rows", "rows by key")
-        schema = self._table(ask).schema
+        schema = self._table(ask, "read").schema
         (keys,) = _streams(ask, 1)
         wanted = fitted(read(keys), pa.schema([pa.field(c.name, c.arrow) for c in schema.key_columns]))
         found = self.tables.backend.rows(str(ask.option("table")), wanted)
@@ -97,7 +99,7 @@ class Extension:
 
     def read(self, ask: Ask) -> Stream:
         self.tables.must_have("read", "lists of rows")
-        schema = self._table(ask).schema
+        schema = self._table(ask, "read").schema
         wanted = _read(ask, schema)
         found = self.tables.backend.read(str(ask.option("table")), wanted)
         shown = schema.select(wanted.columns) if wanted.columns is not None else schema
@@ -105,7 +107,7 @@ class Extension:
 
     def count(self, ask: Ask) -> Answer:
         self.tables.must_have("count", "the number of rows")
-        wanted = _read(ask, self._table(ask).schema)
+        wanted = _read(ask, self._table(ask, "read").schema)
         return answer_json({"count": self.tables.backend.count(str(ask.option("table")), wanted)})
 
     # Writing
@@ -125,7 +127,17 @@ class Extension:
             schema = self.tables.wire(name).schema
             batches.append(checked(name, schema, read(stream), self.limits.push_rows_max))
         self._check_size(batches)
+        self._check_rights(batches)
         return Stream(self._outcomes(batches, is_atomic, _compression(ask)), {"content-type": ARROW})
+
+    def _check_rights(self, batches: Sequence[Operations]) -> None:
+        """Refuse a request of which nothing may be done; else those operations are rejected that may not."""
+        asked = {(batch.table, kind): None for batch in batches for kind in pc.unique(batch["kind"]).to_pylist()}
+        if asked and not any(self.tables.may(*pair) for pair in asked):
+            table, kind = next(iter(asked))
+            raise may_not(kind, table)
+        for batch in batches:
+            self.tables.check_granted(batch.table)
 
     def _check_size(self, batches: Sequence[Operations]) -> None:
         count = sum(map(len, batches))
@@ -162,6 +174,7 @@ class Extension:
         rows = from_json(wire, fields.objects("operations"))
         batch = checked(name, wire.schema, rows, self.limits.push_rows_max)
         self._check_size([batch])
+        self._check_rights([batch])
         told: list[dict[str, Any]] = []
         try:
             backend = self.tables.backend
@@ -175,11 +188,14 @@ class Extension:
             raise refusal from error
         return answer_json(told)
 
-    def _table(self, ask: Ask) -> Wire:
+    def _table(self, ask: Ask, verb: str | None = None) -> Wire:
         name = ask.option("table")
         if name is None:
             raise Refusal(400, "the parameter `table` is missing")
-        return self.tables.wire(name)
+        wire = self.tables.wire(name)
+        if verb is not None:
+            self.tables.check_may(name, verb)
+        return wire
 
 
 # Requests

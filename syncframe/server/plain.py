@@ -13,6 +13,8 @@ from .rows import RowVerbs
 from .tables import Tables
 
 _READING = ("GET", "HEAD")
+# What a method asks to be allowed; a POST inserts, or brings back what was deleted.
+_RIGHTS = {"GET": "read", "HEAD": "read", "POST": "insert", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Plain:
         verbs = self._of_table(name, dialect) if id_ is None else self._of_row(name, dialect, id_)
         allowed = [method for method in verbs if method in _READING or not self.read_only]
         check_method(ask, allowed, read_only=self.read_only)
+        self.tables.check_may(name, _RIGHTS[ask.method])
         return verbs[ask.method]
 
     def _of_table(self, name: str, dialect: Dialect) -> dict[str, Callable[[Ask], Answer]]:

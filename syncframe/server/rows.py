@@ -16,6 +16,7 @@ from .bodies import json_object
 from .conditions import Conditions
 from .dialect import Dialect, shown, with_deleted
 from .exchange import Answer, Ask, Refusal, answer_json
+from .guard import CODE, WORDS
 from .tables import Tables
 
 TRIES = 5
@@ -105,6 +106,9 @@ class RowVerbs:
         try:
             row = self._changing(rows, key, Conditions.of(ask.headers), lambda at, _: rows.delete(key, if_version=at))
         except BackendError as error:
+            gone = self.dialect.is_v2 and error.status in (404, 410) and rows.get(key, include_deleted=True)
+            if gone:
+                return self._answer(wire, gone, 200)  # done already: the JavaScript client never gets past a 404
             return self._conflict(wire, error)
         return self._answer(wire, row, 200) if self.dialect.is_v2 else Answer(204)
 
@@ -150,6 +154,8 @@ class RowVerbs:
         """The row that is there, where a status says that it is another than the client thinks."""
         if error.status in (404, 410) and self.dialect.is_v2:
             raise _missing()
+        if error.code == CODE:
+            raise Refusal(403, WORDS, hint="ask whoever runs the server", kind="AccessError", code=CODE)
         if error.status in (409, 412) and error.row is not None:
             return self._answer(wire, error.row, stale if error.status == 412 else 409)
         raise error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,10 +16,12 @@ from .. import words
 from ..backends import Backend
 from ..backends import open as open_backend
 from ..errors import SyncError
-from .access import Keys, check_host
+from .access import Access
 from .app import App
 from .limits import Limits
-from .tables import chosen
+from .rights import Rights
+from .tables import Tables, chosen
+from .tokens import Jwt
 
 log = logging.getLogger("syncframe.server")
 BACKLOG = 1_024  # connections that wait to be taken
@@ -29,7 +32,16 @@ STOP_S = 10  # for requests that are under way when the server is closed
 class Server:
     """A running server, where `url` says; `left_out` says which tables are not served, and why.  A context manager."""
 
-    def __init__(self, app: App, backend: Any, listener: socket.socket, url: str, *, is_own: bool) -> None:
+    def __init__(
+        self,
+        app: App,
+        backend: Any,
+        listener: socket.socket,
+        url: str,
+        *,
+        is_own: bool,
+        stop_s: int = STOP_S,
+    ) -> None:
         from .http import Uvicorn
 
         self.url = url
@@ -38,7 +50,9 @@ class Server:
         self._app = app
         self._backend = backend
         self._is_own = is_own
-        self._uvicorn = Uvicorn(app, STOP_S, app.limits.timeout_s, app.limits.stall_s)
+        self._stop_s = stop_s
+        self.is_busy = False
+        self._uvicorn = Uvicorn(app, stop_s, app.limits.timeout_s, app.limits.stall_s)
         self._thread = threading.Thread(
             target=self._uvicorn.run, args=([listener],), name=f"syncframe server {url}", daemon=True
         )
@@ -52,12 +66,29 @@ class Server:
         while self._thread.is_alive():
             self._thread.join(WAIT_S)
 
-    def close(self) -> None:
-        """Take no more requests, let those under way end, and let go of the back end if it was given as a URL."""
+    def stop(self) -> None:
+        """Begin to end: no connection is taken any more, and `wait` returns when those that are there have ended.
+
+        What takes longer than `stop_s` is cut; a client goes on from its last checkpoint, or sends again.
+        """
+        self._app.stop()
         self._uvicorn.should_exit = True
+
+    def close(self) -> None:
+        """Take no more requests, let those under way end, and let go of the back end if it was given as a URL.
+
+        A statement that goes on in the back end longer than `stop_s` after its client was cut is left to itself:
+        then `is_busy` says so, and the back end stays open for it.
+        """
+        self.stop()
         self._thread.join()
-        self._app.close()
-        if self._is_own and hasattr(self._backend, "close"):
+        ending = threading.Thread(target=self._app.close, name=f"syncframe server {self.url} ends", daemon=True)
+        ending.start()
+        ending.join(self._stop_s)
+        self.is_busy = ending.is_alive()
+        if self.is_busy:
+            log.warning("the back end is still busy %g s after its last client was cut", self._stop_s)
+        elif self._is_own and hasattr(self._backend, "close"):
             self._backend.close()
 
     def __enter__(self) -> Server:
@@ -87,12 +118,15 @@ def serve(
     track: bool = False,
     host: str = "127.0.0.1",
     port: int = 0,
-    tokens: Iterable[str] | str | Path | None = None,
+    tokens: Iterable[str] | Mapping[str, str] | str | Path | None = None,
+    jwt: Jwt | Mapping[str, Any] | str | Path | None = None,
+    rights: Any = None,
     page_rows: int | None = None,
     keep_deleted_days: float | None = 90,
     read_only: bool = False,
     body_bytes_max: int = Limits().body_bytes_max,
     timeout_s: float = Limits().timeout_s,
+    stop_s: int = STOP_S,
 ) -> Server:
     """Serve the tables of a back end as a Datasync service, in a thread of its own.
 
@@ -107,8 +141,14 @@ def serve(
     host, port
         Where to listen; port 0 takes a free one.
     tokens
-        The keys of those who may ask: an iterable, or the path of a file with one a line.  Without any,
-        the host must be this machine alone.
+        The keys of those who may ask: an iterable, a mapping name -> key, or the path of a file with one a line,
+        before which its name and a blank may stand.  Without any, and without `jwt`, the host must be this
+        machine alone.
+    jwt
+        Which JSON Web Tokens are taken too: a `Jwt`, its settings as a mapping, or a TOML or JSON file of them.
+    rights
+        Who may do what: a mapping table -> rules, a TOML or JSON file of one, or a callable (identity, table) ->
+        Right, several or None; `syncframe.server` says more.  None: whoever may ask may do all.
     page_rows
         Rows of a list whose request does not say (by default 50 in v2 and 100 in v3).
     keep_deleted_days
@@ -119,6 +159,8 @@ def serve(
         The largest body; a row of the plain protocol has at most 1 MiB.
     timeout_s
         How long a request may take.
+    stop_s
+        How long requests that are under way may go on when the server is stopped.
 
     Raises
     ------
@@ -127,8 +169,8 @@ def serve(
     SyncError
         If a table cannot be served, or is not tracked and `track` is False; names it.
     """
-    keys = Keys.of(tokens)
-    check_host(host, keys)
+    access = Access.of(tokens, jwt)
+    access.check_host(host)
     opened = open_backend(backend) if isinstance(backend, str) else backend
     is_own = isinstance(backend, str)
     listener: socket.socket | None = None
@@ -138,12 +180,13 @@ def serve(
             opened,
             tables=tables,
             track=track,
-            keys=keys,
+            rights=rights,
+            access=access,
             limits=_limits(page_rows, body_bytes_max, timeout_s),
             keep_deleted_days=keep_deleted_days,
             read_only=read_only,
         )
-        return Server(app, opened, listener, _url(host, listener), is_own=is_own)
+        return Server(app, opened, listener, _url(host, listener), is_own=is_own, stop_s=stop_s)
     except BaseException:
         if listener is not None:
             listener.close()
@@ -157,8 +200,10 @@ def make_app(
     *,
     tables: Iterable[str] | None = None,
     track: bool = False,
-    tokens: Iterable[str] | str | Path | None = None,
-    keys: Keys | None = None,
+    tokens: Iterable[str] | Mapping[str, str] | str | Path | None = None,
+    jwt: Jwt | Mapping[str, Any] | str | Path | None = None,
+    rights: Any = None,
+    access: Access | None = None,
     limits: Limits | None = None,
     keep_deleted_days: float | None = 90,
     read_only: bool = False,
@@ -167,11 +212,23 @@ def make_app(
 
     The parameters are those of `serve`.
     """
-    selected = chosen(backend, tables, track=track)
+    access = access or Access.of(tokens, jwt)
+    given = Rights.of(rights)
+    if given is not None and access.is_open:
+        raise SyncError("rights= says who may do what, and nobody says who they are", hint="give tokens= or jwt= too")
+    selected = replace(chosen(backend, tables, track=track), rights=given)
+    if given is not None:
+        _check_rights(given, selected, access)
     if keep_deleted_days is not None and not read_only and hasattr(backend, "purge_deleted"):
         forgotten = backend.purge_deleted(keep_deleted_days)
         log.info("%d rows that were deleted more than %g days ago are forgotten", forgotten, keep_deleted_days)
-    return App(selected, keys=keys if keys is not None else Keys.of(tokens), limits=limits, read_only=read_only)
+    return App(selected, access=access, limits=limits, read_only=read_only)
+
+
+def _check_rights(rights: Rights, tables: Tables, access: Access) -> None:
+    schemas = {name: tables.wire(name).schema for name in tables.names}
+    keys = () if access.keys is None else access.keys.names
+    rights.check(schemas, can_filter=hasattr(tables.backend, "rows"), keys=keys)
 
 
 def _limits(page_rows: int | None, body_bytes_max: int, timeout_s: float) -> Limits:

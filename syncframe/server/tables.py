@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import shlex
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..backends.base import Backend
 from ..errors import BackendError, SchemaError, SyncError
 from ..schema import SYSTEM_COLUMNS, Schema, shown
 from ..wire import ID, Wire
+from .access import Identity
 from .exchange import Refusal
 from .gather import Gathering
+from .guard import Guard, may_not
+from .rights import Rights
 
 log = logging.getLogger("syncframe.server")
 _RESERVED = {name.lower() for name in SYSTEM_COLUMNS}
@@ -33,12 +36,38 @@ class Tables:
     ----------
     left_out
         By table, why it is not served though none was named.
+    rights
+        Who may do what; None: all may do all.
     """
 
     backend: Any  # single writes and look-ups that come at one time are gathered
     names: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    rights: Rights | None = field(default=None, repr=False)
+    _verbs: Mapping[str, frozenset[str]] | None = field(default=None, repr=False)
     _turns: tuple[threading.Lock, ...] = field(default_factory=_turns, repr=False)
+
+    def seen_by(self, identity: Identity | None) -> Tables:
+        """The tables as an identity sees them: those where it may do anything, and a back end that keeps the rest."""
+        rights = self.rights
+        if rights is None or identity is None or not rights.governs(identity):
+            return self
+        verbs = {name: rights.verbs(identity, name) for name in self.names}
+        guard = Guard(self.backend, lambda name, schema: rights.granted(identity, name, schema))
+        return replace(self, backend=guard, names=tuple(name for name in self.names if verbs[name]), _verbs=verbs)
+
+    def check_may(self, name: str, verb: str) -> None:
+        """Refuse a verb that the identity may use on no row of a table."""
+        if not self.may(name, verb):
+            raise may_not(verb, name)
+
+    def check_granted(self, name: str) -> None:
+        """Refuse a table on which the identity's rights cannot be worked out."""
+        if isinstance(self.backend, Guard):
+            self.backend.granted(name)
+
+    def may(self, name: str, verb: str) -> bool:
+        return self._verbs is None or verb in self._verbs.get(name, ())
 
     def turn(self, name: str, key: object) -> threading.Lock:
         """What is held while a row is looked at and changed; some rows share one.

@@ -6,9 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -52,21 +57,32 @@ def notebook(lab, browser, request) -> Iterator[Callable[..., object]]:
         yield open_one
 
 
-@pytest.fixture(scope="package")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests put what they saw; SYNCFRAME_PICTURES names a folder that stays."""
-    kept = os.environ.get("SYNCFRAME_PICTURES")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@dataclass(frozen=True)
+class Pictures:
+    """Keeps what the tests saw, where SYNCFRAME_PICTURES names a folder for it; else none is taken."""
+
+    folder: Path | None
+
+    def __call__(self, what: Page | Locator, name: str) -> None:
+        if self.folder:
+            what.screenshot(path=self.folder / name)
 
 
 @pytest.fixture(scope="package")
-def figures(pictures: Path) -> Callable[[str], None]:
+def pictures() -> Pictures:
+    folder = Path(named) if (named := os.environ.get("SYNCFRAME_PICTURES")) else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    return Pictures(folder)
+
+
+@pytest.fixture(scope="package")
+def figures(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
     """Notes a figure beside the pictures."""
+    folder = pictures.folder or tmp_path_factory.mktemp("figures")
 
     def note(words: str) -> None:
-        with (pictures / "figures.txt").open("a") as file:
+        with (folder / "figures.txt").open("a") as file:
             print(words, file=file)
 
     return note

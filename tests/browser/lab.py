@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,19 @@ PLACES = (
 )
 QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 
+# What keeps the page: a page of JupyterLab's is loaded in four times the work of a notebook opened in it.
+_LEAVE = """
+async () => {
+  await window.panel.sessionContext.shutdown();
+  await window.panel.context.save();
+  window.panel.dispose();
+  delete window.panel;
+  await window.jupyterapp.commands.execute('application:close-all');
+  await new Promise((done) => setTimeout(done, 300));  // what fails behind it is no other notebook's
+  const left = '.syncframe, .jp-Dialog, .jp-Notebook';
+  return document.querySelector(left) === null && window.hostile === undefined;
+}
+"""
 _OPEN = """
 async (path) => {
   const app = window.jupyterapp;
@@ -144,6 +157,7 @@ class Lab(Server):
 
     def __init__(self, folder: Path, *, app: str = "lab") -> None:
         self.folder, self.app = folder / "work", app
+        self.pages: list[Page] = []  # that are left as they came, and may be used again
         self.folder.mkdir(parents=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -180,16 +194,27 @@ class Notebook:
         self.lab, self.page, self.path = lab, page, path
         self.errors: list[str] = []
         self.asked: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.goto(f"{lab.url}/{self._place()}", wait_until="domcontentloaded")
-        page.wait_for_function("() => window.jupyterapp", timeout=START_S * 1000)
+        self._is_first = page.url == "about:blank"
+        self._heard = {
+            "pageerror": self._hear_error,
+            "request": lambda request: self.asked.append(request.url),
+        }
+        for event, hear in self._heard.items():
+            page.on(event, hear)  # type: ignore[call-overload]
+        if self._is_first:
+            page.goto(f"{lab.url}/{self._place()}", wait_until="domcontentloaded")
+            page.wait_for_function("() => window.jupyterapp", timeout=START_S * 1000)
         if lab.app == "lab":
             page.evaluate(_OPEN, path)
         else:
             page.evaluate(_ATTACH, START_S * 1000)
         if kernel:
             self.idle()
+
+    def _hear_error(self, error: object) -> None:
+        # JupyterLab's own: the toolbar of a notebook that was closed asks its disposed timer to measure it once more.
+        if self._is_first or "null (reading 'promise')" not in str(error):
+            self.errors.append(str(error))
 
     def _place(self) -> str:
         if self.lab.app != "lab":
@@ -251,6 +276,17 @@ class Notebook:
             self.page.evaluate("async () => { await window.panel.sessionContext.shutdown(); }")
         self.page.close()
 
+    def leave(self) -> bool:
+        """End its kernel and close it; whether the page is as it was before."""
+        with contextlib.suppress(Exception):
+            is_left: bool = self.page.evaluate(_LEAVE)
+            return is_left and not self.errors
+        return False
+
+    def hear_no_more(self) -> None:
+        for event, hear in self._heard.items():
+            self.page.remove_listener(event, hear)
+
     def elsewhere(self) -> list[str]:
         """The requests that left for another place than the server."""
         return [url for url in self.asked if not url.startswith((self.lab.url, "blob:", "data:"))]
@@ -258,17 +294,31 @@ class Notebook:
 
 @contextlib.contextmanager
 def opened(lab: Lab, browser: Browser, name: str, cells: Sequence[str], **size: int) -> Iterator[Notebook]:
-    """A notebook of these cells, in a page of its own."""
+    """A notebook of these cells, in a page that no other notebook is in: one that was left clean, or a new one."""
     lab.write(name, cells)
-    viewport: Mapping[str, int] = {"width": WIDTH, "height": HEIGHT, **size}
-    context = browser.new_context(viewport=viewport)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
-    notebook = Notebook(lab, context.new_page(), name)
+    viewport = {"width": WIDTH, "height": HEIGHT, **size}
+    page = lab.pages.pop() if lab.pages else _new_page(browser)
+    page.set_viewport_size(viewport)  # type: ignore[arg-type]
+    notebook, is_clean = Notebook(lab, page, name), False
     try:
         yield notebook
+        is_clean = lab.app == "lab" and not page.is_closed() and notebook.leave()
     finally:
-        notebook.close()
-        context.close()
+        for other in page.context.pages:
+            if other is not page:
+                other.close()
+        if is_clean:
+            notebook.hear_no_more()
+            lab.pages.append(page)
+        else:
+            notebook.close()
+            page.context.close()
+
+
+def _new_page(browser: Browser) -> Page:
+    context = browser.new_context()
+    context.set_default_timeout(15_000)
+    return context.new_page()
 
 
 def free_port() -> int:

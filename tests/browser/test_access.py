@@ -199,7 +199,7 @@ def test_axe_finds_nothing_serious_in_any_view(page, widget, theme, figures, pic
     grave, count = [], 0
     for view in views(page, widget):
         count += 1
-        widget.screenshot(path=pictures / f"access-{theme.lower()}-{view.replace(' ', '-')}.png")
+        pictures(widget, f"access-{theme.lower()}-{view.replace(' ', '-')}.png")
         for impact, words in audit(page):
             if impact in ("serious", "critical"):
                 grave.append(f"{view}: {impact}: {words}")
@@ -212,14 +212,27 @@ def test_axe_finds_nothing_serious_in_any_view(page, widget, theme, figures, pic
 
 
 # A page of 640 pixels is what 200% leaves of 1280.
-@pytest.mark.parametrize("size", [(600, 900), (640, 450)], ids=["600 px", "200%"])
-def test_in_a_narrow_page_nothing_is_cut_off_and_nothing_overlaps(page, widget, size, pictures):
+SIZES = {"600 px": (600, 900), "200%": (640, 450)}
+
+
+def test_in_a_narrow_page_nothing_is_cut_off_and_nothing_overlaps(page, widget, pictures):
     page.theme("JupyterLab Light")
-    page.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
     found = []
     for view in views(page, widget):
-        widget.page.wait_for_timeout(100)
-        widget.screenshot(path=pictures / f"narrow-{size[0]}-{view.replace(' ', '-')}.png")
-        found += [f"{view}: {words}" for words in widget.evaluate(LAYOUT)]
+        for name, (width, height) in SIZES.items():
+            page.page.set_viewport_size({"width": width, "height": height})
+            widget.page.wait_for_timeout(100)
+            pictures(widget, f"narrow-{width}-{view.replace(' ', '-')}.png")
+            found += [f"{name}, {view}: {words}" for words in widget.evaluate(LAYOUT)]
 
     assert found == []
+
+
+def test_the_theme_follows_jupyterlab_s(page, widget):
+    themes = []
+    for theme in ("Dark", "Light"):
+        page.theme(f"JupyterLab {theme}")
+        page.page.wait_for_function("([view, name]) => view.dataset.theme === name", arg=[widget.element_handle(), theme.lower()])  # fmt: skip
+        themes.append(widget.evaluate("(view) => getComputedStyle(view).color"))
+
+    assert themes[0] != themes[1]

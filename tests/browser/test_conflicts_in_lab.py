@@ -67,15 +67,17 @@ def push(widget, words):
 
 
 def photograph(page, widget, pictures, name):
-    """The widget in light, dark, and narrow."""
+    """The widget in light, dark, and narrow, where pictures are kept."""
+    if not pictures.folder:
+        return
     size = page.page.viewport_size
     for theme in ("Dark", "Light"):
         page.theme(f"JupyterLab {theme}")
         page.page.wait_for_timeout(300)
-        widget.screenshot(path=pictures / f"{name}-{theme.lower()}.png")
+        pictures(widget, f"{name}-{theme.lower()}.png")
     page.page.set_viewport_size({"width": 720, "height": 1400})
     page.page.wait_for_timeout(500)
-    widget.screenshot(path=pictures / f"{name}-narrow.png")
+    pictures(widget, f"{name}-narrow.png")
     page.page.set_viewport_size(size)
     page.page.wait_for_timeout(300)
 
@@ -195,7 +197,7 @@ def test_many_columns_long_texts_and_columns_kept_together_are_decided_as_shown(
     page.page.keyboard.press("Enter")
     page.page.keyboard.press("Control+Enter")
     story = result(widget, "story", "edited")
-    widget.screenshot(path=pictures / "wide.png")
+    pictures(widget, "wide.png")
     part(widget, "resolve").click()
     counted(widget, "conflicts", "^\\D*0$")
     push(widget, "1 accepted")

@@ -146,7 +146,7 @@ def test_hostile_texts_are_text_in_every_view_and_are_pushed_as_they_were(notebo
         widget.locator(".sf-row").nth(number).click()
         until_text(detail, "Rejected by the back end")
         assert words in detail.text_content()
-    page.page.screenshot(path=pictures / "hostile-rejected.png")
+    pictures(page.page, "hostile-rejected.png")
     assert is_clean(page)
     options = table.locator("option").all_text_contents()
     table.select_option(MARKUP[0])
@@ -161,7 +161,7 @@ def test_hostile_texts_are_text_in_every_view_and_are_pushed_as_they_were(notebo
     widget.locator(".sf-details summary").first.click()
     part(widget, "history").locator("summary").click()
     until_text(part(widget, "history"), "img src")
-    page.page.screenshot(path=pictures / "hostile-tables-and-history.png")
+    pictures(page.page, "hostile-tables-and-history.png")
     assert is_clean(page)
 
     # Conflicts: each is looked at; one is typed at, some are settled by their cells, the others all at once.
@@ -173,7 +173,7 @@ def test_hostile_texts_are_text_in_every_view_and_are_pushed_as_they_were(notebo
     for _ in VALUES[1:]:
         grid.press("ArrowDown")
         seen.append(until_other(detail.locator(".sf-name"), seen[-1]))
-    page.page.screenshot(path=pictures / "hostile-conflicts.png")
+    pictures(page.page, "hostile-conflicts.png")
     for cell in (2, 3, 4, 5):
         page.run(cell)
     assert is_clean(page)
@@ -204,7 +204,7 @@ def test_hostile_texts_are_text_in_every_view_and_are_pushed_as_they_were(notebo
     until_text(part(widget, "status"), "accepted", timeout_s=90)
     part(widget, "pull").click()
     alert = until_text(part(widget, "alert"), "RuntimeError")
-    page.page.screenshot(path=pictures / "hostile-alert.png")
+    pictures(page.page, "hostile-alert.png")
     assert is_clean(page)
 
     assert {text for text in TABLES if text.isprintable()} <= set(options)

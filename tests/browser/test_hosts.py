@@ -106,7 +106,7 @@ def test_in_classic_notebook_7(classic, browser, shop, mine, figures, pictures):
         page.run(0)
         widget = shown(page.run(1))
         walk("Notebook 7", widget, lambda: page.run(2), shop, mine, figures)
-        page.page.screenshot(path=pictures / "notebook-7.png")
+        pictures(page.page, "notebook-7.png")
         static = page.outputs(1).locator("[data-syncframe-static]").is_visible()
 
     assert not static
@@ -121,7 +121,7 @@ def test_in_marimo(browser, tmp_path, shop, mine, figures, pictures):
     with marimo(tmp_path / "marimo", browser, cells) as page:
         widget = shown(page.run(1))
         walk("marimo", widget, lambda: page.run(2), shop, mine, figures)
-        page.page.screenshot(path=pictures / "marimo.png")
+        pictures(page.page, "marimo.png")
         named, other = shown(page.run(3)), shown(page.run(4))
         widget.evaluate("(view) => { window.first = view; }")
         page.run(1)  # marimo closes the widgets of a cell that runs again

@@ -71,7 +71,7 @@ def test_a_killed_kernel_is_said_no_button_hangs_and_the_same_queue_is_there_aga
     page.page.wait_for_timeout(500)
     busy = widget.locator('[aria-busy="true"]').count()
     is_off = part(widget, "push").get_attribute("aria-disabled")
-    page.page.screenshot(path=pictures / "kernel-killed.png")
+    pictures(page.page, "kernel-killed.png")
     page.idle()
     page.run(3)
     widget = shown(page.run(4))

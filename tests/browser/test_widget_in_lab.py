@@ -97,7 +97,7 @@ def test_counts_and_first_rows_show_at_once_and_the_end_of_a_long_list_is_near(n
     first_rows_s = time.perf_counter() - began
     widget = shown(output)
     header = until_text(widget.locator(".sf-details summary"), "100,000")
-    page.page.screenshot(path=pictures / "long-queue.png")
+    pictures(page.page, "long-queue.png")
     ended = page.page.evaluate(
         """async (last) => {
           const box = document.querySelector('.syncframe [role=grid]'), began = performance.now();
@@ -151,7 +151,7 @@ def test_values_old_and_new_are_told_apart_and_long_ones_are_cut_and_shown_whole
         key: until_text(widget.locator(".sf-row", has_text=key), "note|price")
         for key in ("apple", "pear", "plum", "fig", "kiwi")
     }
-    page.page.screenshot(path=pictures / "values.png")
+    pictures(page.page, "values.png")
     widget.locator(".sf-row", has_text="fig").click()
     whole = widget.get_by_role("button", name=re.compile("Show all of local note"))
     whole.first.click()
@@ -228,7 +228,7 @@ def test_push_and_pull_from_the_widget_with_the_result_in_words(notebook, shop, 
     pushed = until_text(part(widget, "status"), "accepted")
     until_text(widget.locator(".sf-row").first, "pear")
     rejected = until_text(widget.locator(".sf-row", has_text="pear"), "price")
-    page.page.screenshot(path=pictures / "rejected.png")
+    pictures(page.page, "rejected.png")
     with sf.connect(f"sqlite:///{shop}", store=":memory:") as other:
         other["items"].pull()
         other["items"].update("fig", stock=41)
@@ -261,7 +261,7 @@ def test_a_push_is_cancelled_and_what_it_finished_stays(notebook, tmp_path, pict
     part(widget, "push").click()
     part(widget, "cancel").wait_for()
     wait(page.page, "() => [...document.querySelectorAll('.syncframe progress')].some((bar) => bar.value > 0)")
-    page.page.screenshot(path=pictures / "progress.png")
+    pictures(page.page, "progress.png")
     part(widget, "cancel").click()
     words = until_text(part(widget, "status"), "(?i)cancelled")
     part(widget, "push").wait_for()
@@ -289,7 +289,7 @@ def test_offline_says_so_everything_stays_queued_and_it_works_when_the_server_is
     queued = until_text(part(widget, "status"), "queued")
     offline = until_text(part(widget, "online"), "offline")
     still = until_text(widget.get_by_role("tab", name="Pending"), "4")
-    page.page.screenshot(path=pictures / "offline.png")
+    pictures(page.page, "offline.png")
     with sf.serve(f"sqlite:///{shop}", port=port):
         part(widget, "push").click()
         words = until_text(part(widget, "status"), "accepted")
@@ -306,14 +306,17 @@ def test_offline_says_so_everything_stays_queued_and_it_works_when_the_server_is
 # Row 12
 
 
-def test_after_a_restart_and_run_all_the_same_queue_is_there(notebook, shop):
+def test_after_a_restart_the_dead_kernel_is_said_no_button_hangs_and_run_all_has_the_same_queue(notebook, shop):
     page = notebook(edit(shop), "ctx", "print([(op.kind, op.key) for op in ctx.pending])")
     page.run(0)
-    shown(page.run(1))
+    dead = shown(page.run(1))
     page.run(2)
     before = page.text(2)
 
     page.restart()
+    until_text(part(dead, "kernel"), "run this cell again")
+    part(dead, "push").click(force=True)  # it says that it is disabled
+    is_busy, is_off = (part(dead, "push").get_attribute(f"aria-{name}") for name in ("busy", "disabled"))
     again = edit(shop, "pass").replace("items.pull(query_id='all')", "")
     page.page.evaluate("(text) => window.panel.content.widgets[0].model.sharedModel.setSource(text)", again)
     page.run(0)
@@ -321,21 +324,9 @@ def test_after_a_restart_and_run_all_the_same_queue_is_there(notebook, shop):
     until_text(widget.get_by_role("tab", name="Pending"), "4")
     page.run(2)
 
+    assert (is_busy, is_off) == (None, "true")
     assert page.text(2) == before
     assert "('update', 'apple')" in before and "('delete', 'kiwi')" in before
-
-
-def test_a_dead_kernel_is_said_and_no_button_hangs(notebook, shop):
-    page = notebook(edit(shop), "ctx")
-    page.run(0)
-    widget = shown(page.run(1))
-
-    page.restart()
-    until_text(part(widget, "kernel"), "run this cell again")
-    part(widget, "push").click(force=True)  # it says that it is disabled
-
-    assert part(widget, "push").get_attribute("aria-busy") is None
-    assert part(widget, "push").get_attribute("aria-disabled") == "true"
 
 
 # Row 14
@@ -348,7 +339,7 @@ def test_an_error_in_the_kernel_shows_in_the_widget_and_the_button_comes_back(no
 
     part(widget, "pull").click()
     alert = until_text(part(widget, "alert"), "burnt")
-    page.page.screenshot(path=pictures / "error.png")
+    pictures(page.page, "error.png")
     page.run(2)
     part(widget, "pull").click()
     until_text(part(widget, "status"), "(?i)nothing new|0 |unchanged")

@@ -77,6 +77,10 @@ def _held_as(column: Column) -> str:
     return _HELD_AS.get(column.family, "")
 
 
+def is_instant(cell: object) -> bool:
+    return isinstance(cell, str) and _INSTANT.fullmatch(cell) is not None
+
+
 def _type(table: str, name: str, cells: Sequence[Any]) -> str:
     kinds = {_KINDS.get(type(cell), "JSON") for cell in cells}
     if kinds == {"int", "text"} and all(_LARGE.fullmatch(cell) for cell in cells if isinstance(cell, str)):

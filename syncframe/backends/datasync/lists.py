@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import AccessError, BackendError, QueryError, TransientError
+from ...errors import AccessError, BackendError, QueryError, SyncError, TransientError
 from ...wire import ID, parse_http_date
 from .answers import Answer
 from .dialect import Dialect, both, one_of, query_of, table_path, text
@@ -16,6 +17,7 @@ from .transport import Ask, Transport
 TOP_USUAL = 1_000  # what the services of the family take at most, by default
 IDS_MAX = 20  # in one filter: ASP.NET takes 100 nodes, and IIS 2,048 characters
 STALE_MAX = 3
+_NOT_READ = re.compile(r"\(at index \d+\)|no such function")  # how Node.js says of a filter, with a 500, what is wrong
 Object = dict[str, Any]
 
 
@@ -102,7 +104,12 @@ class Lists:
             self.dialect.with_deleted: deleted,
         }
         for number in self._tops(table, top):
-            answer = self._answer(table, {"$top": number, **options})
+            try:
+                answer = self._answer(table, {"$top": number, **options})
+            except TransientError as error:
+                if is_asked and error.status == 500 and _NOT_READ.search(error.message):
+                    raise _not_taken(error) from error
+                raise
             if answer.status != 400:
                 self.top_max |= {table: number} if number is None or number < top else {}
                 break
@@ -226,5 +233,9 @@ def _refusal(table: str, answer: Answer, is_asked: bool) -> Exception:
         )
     error = answer.error()
     if is_asked and answer.status == 400 and not isinstance(error, TransientError | AccessError | QueryError):
-        return QueryError(f"the service does not take this condition: {error.message}", hint=error.hint)
+        return _not_taken(error)
     return error
+
+
+def _not_taken(error: SyncError) -> QueryError:
+    return QueryError(f"the service does not take this condition: {error.message}", hint=error.hint)

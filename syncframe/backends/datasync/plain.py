@@ -7,6 +7,7 @@ its rows, one's own writes are known by what they wrote, and what left is found 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
@@ -15,13 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...errors import CheckpointLost, SchemaError
+from ...errors import CheckpointLost, QueryError, SchemaError
 from ...query import Condition, Order, Query, Read, to_odata
-from ...schema import Column, Schema
-from ...wire import CREATED_AT, DELETED, ID, UPDATED_AT, VERSION, Wire
+from ...schema import Column, Schema, shown
+from ...wire import CREATED_AT, DELETED, ID, SYSTEM, UPDATED_AT, VERSION, Wire
 from ..base import Checkpoint, Operations, Outcomes, Page, Promises, page_schema
 from ..decide import conformed
-from .dialect import NAME, Dialect, both, column, text
+from .dialect import NAME, V2, Dialect, both, column, text
 from .infer import as_held, given_schema, inferred_schema
 from .lists import TOP_USUAL, Lists, Object, check_stale, id_of
 from .place import State
@@ -29,6 +30,15 @@ from .plain_pull import PlainPull, keys
 from .plain_push import PlainPush
 from .transport import Transport
 
+# What is true of each row and what Node.js over SQLite says of none, without an error: it adds the texts as numbers,
+# and takes the type in `mod` for a column that is not there.
+TRIED = {
+    "startswith": "startswith(id,'')",
+    "endswith": "endswith(id,'')",
+    "substringof": "substringof('',id)",
+    "mod": "(5 mod 2) eq 1",
+}
+_WORD = re.compile(r"'(?:[^']|'')*'|([A-Za-z_]\w*)")
 COMPARED_S = 24 * 3600.0
 READ_TOP = 1_000
 
@@ -66,6 +76,8 @@ class Plain:
         self._overlap_s, self._in_flight, self._clock = overlap_s, in_flight, clock
         self._schemas: dict[str, Schema] = {}
         self._fields: dict[str, frozenset[str]] = {}  # the names that a table's rows have on the wire
+        self._guessed: dict[str, frozenset[str]] = {}  # columns taken for text, for no row had a value
+        self._works: set[str] = set()  # the functions of `TRIED` that were found to
         self._lock = threading.Lock()
 
     def identity(self) -> str:
@@ -101,6 +113,7 @@ class Plain:
         objects = self._lists.own().page(table, top=TOP_USUAL).objects
         self._note_fields(table, objects)
         schema, guessed = inferred_schema(table, objects, given)
+        self._guessed[table] = guessed
         name = f"{self._base} types of {table}"
         known = json.loads(self._memory.get(name) or "{}")
         known = {column: kind for column, kind in known.items() if given is None or column not in given}
@@ -145,15 +158,32 @@ class Plain:
 
     def _prepared(self, table: str, query: Query) -> PlainPull:
         schema = self.schema(table)
-        where = self._filter(query.where, schema)
+        where = self._filter(table, query.where, schema)
         wanted = schema if query.columns is None else schema.select(query.columns)
         return PlainPull(
             self._lists.own(exact=_has_decimals(wanted)), table, Wire(wanted, is_foreign=True), where,
             self._select(table, wanted, schema), query.page_rows, self._overlap_s,
         )  # fmt: skip
 
-    def _filter(self, condition: Condition | None, schema: Schema) -> str | None:
-        return None if condition is None else to_odata(condition, self.dialect.odata, schema)
+    def _filter(self, table: str, condition: Condition | None, schema: Schema) -> str | None:
+        if condition is None:
+            return None
+        where = to_odata(condition, self.dialect.odata, schema)
+        if self.dialect is V2:
+            for name in sorted({*_WORD.findall(where)} & TRIED.keys() - self._works):
+                self._try(table, name)
+        return where
+
+    def _try(self, table: str, name: str) -> None:
+        """Ask once whether a function of filters works; one that finds nothing would be taken for an empty table."""
+        lists = self._lists.own()
+        if lists.page(table, where=TRIED[name], top=1, deleted=True, counted=False, is_asked=True).objects:
+            self._works.add(name)
+        elif lists.page(table, top=1, deleted=True, counted=False).objects:
+            raise QueryError(
+                f"the service does not take this condition: its {name} finds no row, whatever is asked for",
+                hint="ask with comparisons, such as name >= 'A' and name < 'B'",
+            )
 
     def _select(self, table: str, wanted: Schema, schema: Schema) -> list[str] | None:
         """What to ask for by name; None: everything.
@@ -176,7 +206,8 @@ class Plain:
     def push(self, batch: Operations) -> Iterator[Outcomes]:
         """Send each operation in a request of its own; see `plain_push`."""
         wire = Wire(_combined(self.schema(batch.table), batch.schema), is_foreign=True)
-        return PlainPush(self._lists.own(exact=True), wire, batch, self._in_flight).run()
+        guessed = self._guessed.get(batch.table, frozenset())
+        return PlainPush(self._lists.own(exact=True), wire, batch, self._in_flight, guessed).run()
 
     # Remote tables
 
@@ -199,8 +230,8 @@ class Plain:
 
     def _read_pages(self, table: str, read: Read, schema: Schema, wanted: Schema) -> Iterator[list[Object]]:
         lists = self._lists.own(exact=_has_decimals(wanted))
-        where, select = self._filter(read.where, schema), self._select(table, wanted, schema)
-        order = ",".join([*(_order(found, schema) for found in read.order_by), ID])
+        where, select = self._filter(table, read.where, schema), self._select(table, wanted, schema)
+        order = ",".join(_order(read.order_by, schema))
         left, skip, after = read.limit, read.offset, None
         seen: set[str] = set()
         stale = 0
@@ -227,7 +258,7 @@ class Plain:
     def count(self, table: str, read: Read) -> int:
         """How many rows match."""
         schema = self.schema(table)
-        where = self._filter(read.where, schema)
+        where = self._filter(table, read.where, schema)
         lists = self._lists.own()
         first = lists.page(
             table, where=where, top=1, select=[ID], deleted=read.include_deleted, is_asked=where is not None
@@ -253,9 +284,15 @@ def _has_decimals(schema: Schema) -> bool:
     return any(c.family == "decimal" for c in schema.columns)
 
 
-def _order(order: Order, schema: Schema) -> str:
-    name = ID if schema.key == (order.column,) else column(order.column)
-    return f"{name} desc" if order.descending else name
+def _order(orders: Sequence[Order], schema: Schema) -> list[str]:
+    """What to sort by, ties by the id; each column once, for of one that is named twice Node.js takes the last."""
+    directions: dict[str, str] = {}
+    for order in orders:
+        if order.column not in (*schema.names, *SYSTEM):
+            raise QueryError(f"there is no column {order.column!r} to sort by", hint=f"there are {shown(schema.names)}")
+        name = ID if schema.key == (order.column,) else column(order.column)
+        directions.setdefault(name, f"{name} desc" if order.descending else name)
+    return [*directions.values(), *([] if ID in directions else [ID])]
 
 
 def _behind(where: str | None, after: str | None) -> str | None:

@@ -10,6 +10,7 @@ What was not answered is not sent again here, for nobody knows what became of it
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -28,6 +29,7 @@ from ..base import VERSION as ROW_VERSION
 from ..decide import conformed
 from .answers import Answer
 from .dialect import V2, row_path, table_path
+from .infer import is_instant
 from .lists import IDS_MAX, Lists, Object
 from .transport import Ask
 
@@ -35,6 +37,12 @@ CHUNK_ROWS = 400
 FAILURES_MAX = 5  # answers of 500 after which the service, and not the row, is taken to be broken
 ORDERLESS = ("not null", "check", "type")  # refusals that no other operation can mend
 GONE = (404, 410)
+# What Node.js says with a 500, as to any trouble, where its database refused a row and took the request back.
+_CONSTRAINT = re.compile(
+    r"SQLITE_(?:CONSTRAINT|MISMATCH|TOOBIG): (?:(NOT NULL|CHECK|FOREIGN KEY) constraint failed)?(?:: \w+\.(\w+)$)?.*"
+    r"|SQLITE_ERROR: .* has no column named .*"
+)
+_CODES = {"NOT NULL": "not null", "CHECK": "check", "FOREIGN KEY": "reference"}
 LOOK_S = 0.2  # how soon the stop button is seen
 
 
@@ -76,6 +84,7 @@ class PlainPush:
     wire: Wire
     batch: Operations
     in_flight: int
+    guessed: frozenset[str] = frozenset()  # columns that were taken for text, for no row had a value
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
     _failures: list[SyncError] = field(default_factory=list, init=False)
     _has_sent: bool = field(default=False, init=False)
@@ -153,6 +162,8 @@ class PlainPush:
         except KeyColumnError as error:
             return Said("rejected", None, True, "type", None, error.message)
         except SyncError as error:
+            if refused := _constraint(error):
+                return refused
             self._failed(error, change)
             return None
 
@@ -182,6 +193,8 @@ class PlainPush:
 
     def _sent(self, change: Change, base: Object | None) -> Said:
         if change.kind == "insert":
+            # What cannot be named later must not be made: to an empty id a service gives one of its own.
+            row_path(self.batch.table, change.id)
             return self._insert(change)
         return self._update(change, base) if change.kind == "update" else self._delete(change)
 
@@ -216,7 +229,12 @@ class PlainPush:
         blank = {c.name: None for c in self.wire.columns if c.nullable and c.name not in self.wire.schema.key}
         undeleted = str(found.get(VERSION))
         body = {**blank, **change.given}
-        said = self._judged(change, self._write("PATCH", path, body, undeleted, may_repeat=True))
+        try:
+            said = self._judged(change, self._write("PATCH", path, body, undeleted, may_repeat=True))
+        except TransientError as error:
+            if (refused := _constraint(error)) is None:
+                raise
+            said = refused
         if said.status == "rejected":
             self._write("DELETE", path, None, undeleted)
         return said
@@ -301,7 +319,7 @@ class PlainPush:
     def _judged(self, change: Change, answer: Answer) -> Said:
         if answer.ok:
             found = _row_in(answer, change)
-            return Said("accepted", found, found is not None)
+            return self._not_kept(change, found) or Said("accepted", found, found is not None)
         if answer.status not in (409, 412, *GONE):
             return self._refused(answer)
         found = _row_in(answer, change) if answer.status in (409, 412) else None
@@ -325,9 +343,22 @@ class PlainPush:
         error = answer.error()
         if isinstance(error, AccessError | TransientError):
             raise error
-        told = answer.told()
+        # To a value that is taken Node.js answers with the row as it was sent, whose columns are no words of its own.
+        told = {} if _is_row(answer) else answer.told()
         words = told.get("error") or f"the service answered {answer.status}"
         return Said("rejected", None, False, told.get("code") or code or str(answer.status), told.get("column"), words)
+
+    def _not_kept(self, change: Change, found: Object | None) -> Said | None:
+        """The refusal of a text for a column that was taken for one of text and is shown to be one of dates.
+
+        Node.js keeps nothing of a text that is no date, and of another what the date says in its own zone.
+        """
+        for name in sorted(self.guessed & change.given.keys()) if found is not None else ():
+            sent, kept = change.given[name], found.get(name)  # type: ignore[union-attr]
+            if sent is not None and sent != kept and (kept is None or is_instant(kept)):
+                words = f"column {name!r} holds no text there: {str(sent)[:100]!r} was kept as {kept!r}"
+                return Said("rejected", found, True, "type", name, f"{words}; give its type: connect(..., schema=...)")
+        return None
 
     def _now(self, change: Change) -> Object | None:
         return self.lists.found(self.batch.table, [change.id]).get(change.id)
@@ -344,7 +375,7 @@ class PlainPush:
         keys = rows.select([f"k_{name}" for name in schema.key]).rename_columns(list(schema.key))
         givens = [[name for name in given or () if name not in schema.key] for given in rows["given"].to_pylist()]
         cells = {
-            name: cells_out(rows[f"l_{name}"], self.wire.schema[name], nested=self.wire.is_foreign)
+            name: _cells(rows[f"l_{name}"], self.wire.schema[name], nested=self.wire.is_foreign)
             for name in {name for given in givens for name in given}
         }
         parts = zip(
@@ -359,7 +390,7 @@ class PlainPush:
         """An insert's; a key that is not the id goes as its columns too."""
         key = self.wire.key_of(change.id)
         parts = {
-            column.name: cells_out(pa.array([part], column.arrow), column)[0]
+            column.name: _cells(pa.array([part], column.arrow), column)[0]
             for column, part in zip(self.wire.schema.key_columns, key, strict=True)
         }
         return {**parts, ID: change.id, **change.given}
@@ -428,6 +459,28 @@ def _row_in(answer: Answer, change: Change) -> Object | None:
     # A weak tag is no version, whatever it looks like.
     version = body.get(VERSION) or version_of(answer.headers.get("etag"))
     return {**body, VERSION: version} if version else dict(body)
+
+
+def _cells(values: pa.Array | pa.ChunkedArray, column: Column, *, nested: bool = False) -> list[Any]:
+    """Values as JSON has them; a timestamp without a zone in UTC, for a service takes others to be of its own zone."""
+    cells = cells_out(values, column, nested=nested)
+    return [cell and f"{cell}Z" for cell in cells] if column.family == "timestamp" else cells
+
+
+def _constraint(error: SyncError) -> Said | None:
+    """The refusal in an answer of 500; taken for an unknown one, the operation could never be mended by an edit."""
+    found = _CONSTRAINT.search(error.message) if isinstance(error, TransientError) and error.status == 500 else None
+    if found is None:
+        return None
+    return Said("rejected", None, False, _CODES.get(found[1], "500"), found[2], found[0])
+
+
+def _is_row(answer: Answer) -> bool:
+    try:
+        body = answer.json()
+    except BackendError:
+        return False
+    return isinstance(body, dict) and ID in body
 
 
 def _same(column: Column, mine: Any, theirs: Any) -> bool:

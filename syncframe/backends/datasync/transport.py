@@ -86,7 +86,7 @@ class Tokens:
     def current(self) -> tuple[int, str | None]:
         """The token and its number, which rises with each that was asked for."""
         with self._lock:
-            if not self._number:
+            if not self._number or self._has_changed():
                 self._ask()
             return self._number, self._text
 
@@ -99,9 +99,16 @@ class Tokens:
                 self._ask()
             return True
 
+    def _has_changed(self) -> bool:
+        """Whether what gives the token would give another one now."""
+        asked = getattr(self._ask_for, "has_changed", None)
+        return asked is not None and bool(asked())
+
     def _ask(self) -> None:
         try:
             text = self._ask_for() if self._ask_for is not None else None
+        except SyncError as error:
+            raise AccessError(error.message, hint=error.hint) from error
         except Exception as error:
             # Its words are not shown: they may hold what it was made from.
             raise AccessError(f"the callable given as token failed with {type(error).__name__}") from error
