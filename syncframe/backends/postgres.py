@@ -645,7 +645,7 @@ _DESCRIBE = f"""
         (select array_agg(distinct role) from grants where privilege_type = 'SELECT'),
         (select array_agg(distinct role) from grants where privilege_type in ('INSERT', 'UPDATE', 'DELETE')),
         a.attname::text, d.required, a.attgenerated <> '', a.attidentity::text,
-        format_type(t.oid, null), t.typname::text,
+        format_type(t.oid, -1), t.typname::text,
         case when t.typcategory = 'A' then 'a' else t.typtype end::text, d.typmod,
         (select array_agg(e.enumlabel::text order by e.enumsortorder) from pg_enum as e where e.enumtypid = t.oid),
         (
