@@ -85,6 +85,7 @@ class TestDuckdbTracked(BackendContract):
         return tracked(duckdb_backend(folder))
 
 
+@pytest.mark.full  # untracked tables are read in CI over SQLite and PostgreSQL
 class TestDuckdbUntracked(BackendContract):
     tracked = False
     large = FEWER

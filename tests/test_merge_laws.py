@@ -23,7 +23,7 @@ from syncframe.conflict import keep_mine, merge
 from syncframe.operation import same, same_rows
 from syncframe.widget.desk import Desk
 
-FEW, ALL = 100, 100_000
+FEW, ALL = 50, 100_000
 FEW_SINGLY = {FEW: 20, ALL: 100}  # of so many cases, what is a transaction each
 many_cases = pytest.mark.parametrize("n", [FEW, pytest.param(ALL, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 

@@ -245,9 +245,7 @@ def opened(kind: str, folder: Path, *, is_tracked: bool = True) -> Any:
 
 
 WAYS = [
-    pytest.param(
-        kind + way, marks=[pytest.mark.full] if kind == "duckdb" and way[1:] in ("extended", "v2", "v3") else []
-    )
+    pytest.param(kind + way, marks=[pytest.mark.full] if kind == "duckdb" and way != " untracked" else [])
     for kind in ("sqlite", "duckdb")
     for way in ("", " untracked", " extended", " v2", " v3")
 ]
@@ -256,7 +254,7 @@ WAYS = [
 # What is asked is the same over each of these, and how it is asked differs.
 FEW_WAYS = pytest.mark.parametrize(
     "place",
-    [pytest.param(way, marks=[] if way in ("sqlite", "duckdb untracked", "sqlite extended", "sqlite v3") else [pytest.mark.full])
+    [pytest.param(way, marks=[] if way in ("sqlite", "duckdb untracked", "sqlite v3") else [pytest.mark.full])
      for way in (kind + way for kind in ("sqlite", "duckdb") for way in ("", " untracked", " extended", " v2", " v3"))],
     indirect=True,
 )  # fmt: skip

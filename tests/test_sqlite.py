@@ -158,7 +158,9 @@ def test_a_table_that_was_made_anew_is_not_tracked_until_it_is_tracked_again(fil
                "insert into people values ('z', 26)")  # fmt: skip
 
     assert not file.backend.is_tracked("people")
-    assert pulled(file.backend, "people", old)[1] is None
+    with pytest.raises(CheckpointLost, match="not tracked any more"):
+        pulled(file.backend, "people", old)
+    assert pulled(file.backend, "people")[1] is None
 
     file.backend.track(["people"])
     assert list(pulled(file.backend, "people")[0]) == ["z"]

@@ -114,8 +114,8 @@ def test_cell_by_cell_the_row_pushed_is_what_the_result_showed(notebook, shop, p
     photograph(page, widget, pictures, "conflict")
     field(widget, "stock").fill("11")
     field(widget, "stock").press("Enter")
+    decided = until_text(words, "All is decided")  # the kernel has taken the value
     apple = [result(widget, name, ".") for name in ("name", "price", "note", "stock")]
-    decided = until_text(words, "All is decided")
     resolve.click()
     counted(widget, "conflicts", "4")
 

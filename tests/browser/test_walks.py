@@ -120,8 +120,8 @@ def test_two_notebooks_edit_one_row_a_click_settles_the_conflict_and_both_end_eq
 
 
 @pytest.mark.parametrize(
-    "what", ["pull", pytest.param("push", marks=pytest.mark.full), pytest.param("stage", marks=pytest.mark.full)]
-)
+    "what", [pytest.param(what, marks=pytest.mark.full) for what in ("pull", "push", "stage")]
+)  # test_stop.py stops each call; here it is the button of a notebook
 def test_after_the_stop_button_the_next_call_goes_on_and_nothing_is_lost(notebook, tmp_path, what):
     n = 60_000
     path = database(
