@@ -79,7 +79,7 @@ def connect(
         kept in memory only.  Where neither this nor `token_file` is given, the environment's SYNCFRAME_TOKEN or
         SYNCFRAME_TOKEN_FILE is taken, for https and for this machine alone.
     token_file
-        A file with the token alone, which is read again after a 401.
+        A file with the token alone, which is read again when it has changed, and after a 401.
     headers
         For a service: more headers, to this host only.
     protocol

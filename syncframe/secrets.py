@@ -86,12 +86,12 @@ class FileToken:
     def __call__(self) -> str:
         with self._lock:
             try:
-                state = self._looked()
+                state = state_of(self.path)
                 # Within one tick of the clock a file may change twice, and look as it was.
                 self._text, self._state = self._read(), state
             except (OSError, UnicodeDecodeError) as error:
                 raise SyncError(
-                    f"the token file {self.path} cannot be read: {_words(error)}",
+                    f"the token file {self.path} cannot be read: {why_unread(error)}",
                     hint="a file with the token alone, in UTF-8",
                 ) from error
             return self._text
@@ -99,16 +99,12 @@ class FileToken:
     def has_changed(self) -> bool:
         """Whether the file is another than it was when it was read."""
         try:
-            return self._looked() != self._state
+            return state_of(self.path) != self._state
         except OSError:
             return False
 
     def __repr__(self) -> str:
         return f"FileToken({str(self.path)!r})"
-
-    def _looked(self) -> tuple[int, int, int]:
-        stat = self.path.stat()
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
     def _read(self) -> str:
         with self.path.open("rb") as file:
@@ -152,6 +148,12 @@ class KeyringToken:
         return f"KeyringToken({self.service!r}, {self.name!r})"
 
 
-def _words(error: Exception) -> str:
+def state_of(path: Path) -> tuple[int, int, int]:
+    """What is another when a file is written, or another one has its name."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def why_unread(error: Exception) -> str:
     """What is wrong with a file, without its bytes, which a UnicodeDecodeError shows."""
     return "it is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

@@ -296,11 +296,14 @@ class BackendContract:
 
     def test_values_come_back_exactly(self, backend: Backend) -> None:
         self._only("exact")
-        outcomes = push(backend, "kinds", *(insert(key, **values) for key, values in self.EXACT.items()))
+        self._check_values(backend, self.EXACT)
+
+    def _check_values(self, backend: Backend, expected: dict[int, dict[str, Any]]) -> None:
+        outcomes = push(backend, "kinds", *(insert(key, **values) for key, values in expected.items()))
 
         held = rows(backend, "kinds")
 
-        for outcome, (key, values) in zip(outcomes, self.EXACT.items(), strict=True):
+        for outcome, (key, values) in zip(outcomes, expected.items(), strict=True):
             assert outcome["status"] == "accepted"
             assert {name: held[key][name] for name in values} == values
             assert {name: outcome[f"r_{name}"] for name in values} == values
@@ -313,14 +316,17 @@ class BackendContract:
 
     def test_values_change_exactly(self, backend: Backend) -> None:
         self._only("exact")
-        push(backend, "kinds", *(insert(key) for key in self.EXACT))
+        self._check_changes(backend, self.EXACT)
+
+    def _check_changes(self, backend: Backend, expected: dict[int, dict[str, Any]], **before: Any) -> None:
+        push(backend, "kinds", *(insert(key, **before) for key in expected))
         known = versions(backend, "kinds")
 
-        changes = [update(key, known[key], **values) for key, values in self.EXACT.items()]
-        assert statuses(backend, "kinds", *changes) == ["accepted"] * len(self.EXACT)
+        changes = [update(key, known[key], **values) for key, values in expected.items()]
+        assert statuses(backend, "kinds", *changes) == ["accepted"] * len(expected)
 
         held = rows(backend, "kinds")
-        assert {k: {name: held[k][name] for name in values} for k, values in self.EXACT.items()} == self.EXACT
+        assert {k: {name: held[k][name] for name in values} for k, values in expected.items()} == expected
 
     def test_a_text_with_a_nul_character_comes_back_or_is_rejected(self, backend: Backend) -> None:
         (outcome,) = push(backend, "kinds", insert(1, text="a\x00b"))

@@ -235,7 +235,7 @@ def started(
 def database(server: Server) -> str:
     """Make a fresh database, in UTF-8, and return its URL."""
     name = f"syncframe_{os.getpid()}_{secrets.token_hex(4)}"
-    _execute(server.url, f"create database {name} template template0 encoding 'UTF8'")
+    execute(server.url, f"create database {name} template template0 encoding 'UTF8'")
     server.databases.append(name)
     return server.url_of(name)
 
@@ -244,7 +244,7 @@ def dropped(server: Server, url: str) -> None:
     """Drop a database that was made here, whoever is still connected."""
     name = urlsplit(url).path.lstrip("/")
     server.databases.remove(name)
-    _execute(server.url, f"drop database if exists {name} with (force)")
+    execute(server.url, f"drop database if exists {name} with (force)")
 
 
 @pytest.fixture(scope="session")
@@ -350,8 +350,10 @@ def _run(command: Sequence[str | Path], **how: Any) -> str:
     return printed
 
 
-def _execute(url: str, sql: str) -> None:
+def execute(url: str, *statements: str) -> None:
+    """Run statements, each a transaction of its own, on one connection."""
     from adbc_driver_postgresql import dbapi
 
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(sql)
+        for sql in statements:
+            cursor.execute(sql)

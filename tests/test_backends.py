@@ -8,8 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from adbc_driver_postgresql import dbapi
-from postgres import Server
+from postgres import Server, execute
 
 from syncframe import backends
 from syncframe.backends import Backend
@@ -45,9 +44,7 @@ def shared_database(postgres: Server) -> Iterator[str]:
 def postgres_backend(url: str) -> Backend:
     """The contract's tables in a database that has been emptied."""
     anew = ["drop schema public cascade", "drop schema if exists _syncframe cascade", "create schema public"]
-    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        for sql in [*anew, *map(_in_postgres_words, DDL)]:
-            cursor.execute(sql)
+    execute(url, *anew, *map(_in_postgres_words, DDL))
     return backends.open(url, schema={"kinds": {"big": "UBIGINT"}})
 
 

@@ -9,8 +9,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from adbc_driver_postgresql import dbapi
-from postgres import Server
-from test_postgres_writers import execute, table_of
+from postgres import Server, execute
+from test_postgres_writers import table_of
 
 import syncframe as sf
 from syncframe import backends
@@ -169,6 +169,7 @@ def test_atomic_a_constraint_that_is_deferred_holds_at_the_end(url):
 
 
 def test_two_inserts_of_one_key_at_once_are_one_row_and_one_conflict(url):
+    execute(url, "alter index items_pkey rename to whatever")
     backend = tracked(url)
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute("begin")

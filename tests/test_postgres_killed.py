@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import adbc_driver_manager
 import pytest
 from adbc_driver_postgresql import dbapi
-from postgres import Server, started
-from test_postgres_writers import execute, table_of
+from postgres import Server, execute, started
+from test_postgres_writers import table_of
 
 import syncframe as sf
 from syncframe import backends

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from postgres import Server, database, started
-from test_postgres_writers import execute, table_of
+from postgres import Server, database, execute, started
+from test_postgres_writers import table_of
 
 import syncframe as sf
 from syncframe import backends

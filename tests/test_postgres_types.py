@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from postgres import Server
-from test_postgres_writers import execute
+from postgres import Server, execute
 
 import syncframe as sf
 from syncframe.errors import BackendError, SchemaError

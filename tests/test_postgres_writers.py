@@ -17,7 +17,7 @@ from typing import Any
 import adbc_driver_manager
 import pytest
 from adbc_driver_postgresql import dbapi
-from postgres import Server
+from postgres import Server, execute
 
 import syncframe as sf
 
@@ -27,12 +27,6 @@ DDL = """
     create table things (id text primary key, n bigint not null, changed timestamptz not null default now());
     create table few (id bigint primary key, n bigint);
 """
-
-
-def execute(url: str, *statements: str) -> None:
-    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        for sql in statements:
-            cursor.execute(sql)
 
 
 def table_of(url: str, table: str) -> dict[Any, Any]:

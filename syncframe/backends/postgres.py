@@ -12,7 +12,7 @@ import datetime
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -26,7 +26,7 @@ from ..texts import written
 from . import postgres_log
 from .base import VERSION, Operations
 from .decide import THERE
-from .postgres_connections import Connections, Held, numbered, shown, without_secrets
+from .postgres_connections import Connections, Held, driver, numbered, shown, without_secrets
 from .postgres_feed import PostgresFeed
 from .postgres_log import LOGS, TRIGGERS, PostgresTable, log_name, trigger_name
 from .postgres_types import Held as HeldType
@@ -34,7 +34,6 @@ from .postgres_types import conformed, key_problem
 from .sql import Plan, SqlBackend
 from .sql_base import (
     BATCH,
-    DATABASE,
     SETTINGS,
     Refused,
     Session,
@@ -44,7 +43,7 @@ from .sql_base import (
     no_key,
     settings_are_gone,
 )
-from .sql_read import MILLISECOND, Mark
+from .sql_read import Mark, first_ms, searched
 
 LOCK_TIMEOUT_S = 30.0
 BLOCK = 64  # operations that are tried together once a set of them was refused
@@ -154,9 +153,7 @@ class PostgresBackend(PostgresFeed, SqlBackend):
     )
 
     def __post_init__(self) -> None:
-        import adbc_driver_manager
-
-        self.error: type[Exception] = adbc_driver_manager.Error
+        self.error: type[Exception] = driver().Error
         self._connections = Connections(self.url, self.lock_timeout_s)
 
     def __repr__(self) -> str:
@@ -265,10 +262,7 @@ class PostgresBackend(PostgresFeed, SqlBackend):
 
     # Tables
 
-    def describe(self, session: Session, name: str) -> Table:
-        return self.postgres_table(session, name)
-
-    def postgres_table(self, session: Session, name: str) -> PostgresTable:
+    def describe(self, session: Session, name: str) -> PostgresTable:
         namespace, dot, relation = name.partition(".")
         found = session.values(_FIND, [name, namespace if dot else "", relation])
         if not found or str(found[0][1]) == LOGS:
@@ -322,39 +316,22 @@ class PostgresBackend(PostgresFeed, SqlBackend):
             always=frozenset(row.name for row in rows if row.identity == "a"),
         )
 
-    def identity(self) -> str:
-        with self.session() as session:
-            if SETTINGS in session.names():
-                rows = session.values(f"select incarnation from {SETTINGS} where name = ?", [DATABASE])
-                if rows:
-                    return str(rows[0][0])
-            return self._place(session)
-
-    def aliases(self) -> list[str]:
-        with self.session() as session:
-            return [self._place(session)]
-
-    def _place(self, session: Session) -> str:
-        """A cluster and a database in it, which may be renamed."""
-        ((place,),) = session.values(
-            """
-            select (select system_identifier from pg_control_system())::text || ':' ||
-                (select oid from pg_database where datname = current_database())::text
-            """
-        )
-        return f"postgresql:{place}"
-
     def place_of_file(self) -> str:
+        """A cluster and a database in it, which may be renamed."""
         with self.session() as session:
-            return self._place(session)
+            ((place,),) = session.values(
+                """
+                select (select system_identifier from pg_control_system())::text || ':' ||
+                    (select oid from pg_database where datname = current_database())::text
+                """
+            )
+        return f"postgresql:{place}"
 
     def condition(self, condition: Condition, table: Table, column: Callable[[str], str]) -> tuple[str, list[object]]:
         def seen(name: str) -> str:
-            return (
-                _pg(table).held[name].as_text(column(name), table.schema[name])
-                if name in table.schema
-                else column(name)
-            )
+            if name not in table.schema:
+                return column(name)
+            return _pg(table).held[name].as_text(column(name), table.schema[name])
 
         return to_postgres(condition, seen)
 
@@ -380,19 +357,9 @@ class PostgresBackend(PostgresFeed, SqlBackend):
         return f"nullif({sql}, 'NaN')" if column.family == "float" else sql
 
     def stamp_since(self, session: Session, table: Table, moment: datetime.datetime, until: int) -> int:
-        low, high = 1, until + 1
-        while low < high:
-            middle = (low + high) // 2
-            sql = f"""
-                select stamp, updated_at >= cast(? as timestamptz) from {table.log}
-                where stamp between ? and ? order by stamp limit 1
-            """
-            found = session.values(sql, [moment, middle, until])
-            if not found or found[0][1]:
-                high = middle
-            else:
-                low = int(str(found[0][0])) + 1
-        return low
+        return searched(
+            session, table, until, "updated_at >= cast(? as timestamptz)", [moment], lambda is_late: is_late is True
+        )
 
     # Tracking
 
@@ -411,25 +378,9 @@ class PostgresBackend(PostgresFeed, SqlBackend):
     def publish_statement(self, table: Table) -> str:
         return postgres_log.publish_statement(_pg(table))
 
-    def publish(self, table: str, *, now: datetime.datetime | None = None) -> None:
-        with self.session() as session:
-            described = self.postgres_table(session, table)
-            if (
-                not described.tracked
-                or self._mark(session, described).newest == self._mark(session, described).published
-            ):
-                return
-        with self.session(write=True) as session:
-            described = self.postgres_table(session, table)
-            if described.tracked:
-                session.execute(
-                    "select pg_advisory_xact_lock(hashtextextended(?, 0))", [f"syncframe {described.entry}"]
-                )
-                self._publish(
-                    session, described, self._mark(session, described), now or datetime.datetime.now(datetime.UTC)
-                )
-
     def _publish(self, session: Session, table: Table, mark: Mark, now: datetime.datetime) -> None:
+        session.execute("select pg_advisory_xact_lock(hashtextextended(?, 0))", [f"syncframe {table.entry}"])
+        mark = self._mark(session, table)  # another one may have done it while this waited
         ((since,),) = session.values(f"select published_xid from {SETTINGS} where name = ?", [table.entry])
         horizon = self._horizon(session)
         ((found,),) = session.values(
@@ -438,7 +389,7 @@ class PostgresBackend(PostgresFeed, SqlBackend):
         count = int(str(found))
         if not count:
             return
-        first = max(mark.last_ms + 1, (now - _EPOCH) // MILLISECOND - (count - 1))
+        first = first_ms(mark, count, now)
         session.execute(self.publish_statement(table), [mark.published, first, since, horizon])
         session.execute(
             f"""
@@ -476,19 +427,17 @@ class PostgresBackend(PostgresFeed, SqlBackend):
 
     # Push
 
-    def plan(self, session: Session, batch: Operations) -> Plan:
-        table = self.postgres_table(session, batch.table)
+    def before_plan(self, session: Session, table: Table, batch: Operations, keys: pa.Table) -> None:
         kinds = pc.unique(batch["kind"]).to_pylist()
         self._check_rights(session, table, kinds)
-        if table.has_xmin and kinds != ["insert"]:
-            self._lock(session, table, batch.rows.select([f"k_{name}" for name in table.schema.key]))
-        return super().plan(session, batch)
+        if _pg(table).has_xmin and kinds != ["insert"]:
+            self._lock(session, table, keys)
 
-    def _check_rights(self, session: Session, table: PostgresTable, kinds: Sequence[str]) -> None:
+    def _check_rights(self, session: Session, table: Table, kinds: Sequence[str]) -> None:
         for kind in kinds:
-            any_column = "" if kind == "delete" else f" or has_any_column_privilege(?::regclass, '{kind}')"
-            names = [table.sql] * (1 if kind == "delete" else 2)
-            ((may,),) = session.values(f"select has_table_privilege(?::regclass, '{kind}'){any_column}", names)
+            # A right on the whole table is one on any of its columns.
+            asked = "has_table_privilege" if kind == "delete" else "has_any_column_privilege"
+            ((may,),) = session.values(f"select {asked}(?::regclass, '{kind}')", [table.sql])
             if not may:
                 raise AccessError(
                     f"{shown(self.url)} may not {kind} rows of {table.name!r}",
@@ -496,7 +445,7 @@ class PostgresBackend(PostgresFeed, SqlBackend):
                     hint=f"grant {kind} on {table.sql} to this role, or discard the operations",
                 )
 
-    def _lock(self, session: Session, table: PostgresTable, keys: pa.Table) -> None:
+    def _lock(self, session: Session, table: Table, keys: pa.Table) -> None:
         """Whoever writes these rows is waited for, and waits: what is compared next stays as it is.
 
         Comparing in the statement that writes would read the log as it was before the wait.
@@ -527,13 +476,11 @@ class PostgresBackend(PostgresFeed, SqlBackend):
     ) -> tuple[pa.Array, Mapping[int, Refusal]]:
         """Another one's insert of the same key is a conflict; what was not written, without a word, is refused."""
         verdict, told = plan.verdict.to_pylist(), dict(refusals)
-        there = now[THERE].to_pylist()
+        there, kinds = now[THERE].to_pylist(), plan.batch["kind"].to_pylist()
         for position, refusal in refusals.items():
-            if refusal.code == _TAKEN and there[position]:
+            if refusal.code == "unique" and kinds[position] == "insert" and there[position]:
                 verdict[position] = "conflicted"
                 del told[position]
-            elif refusal.code == _TAKEN:
-                told[position] = replace(refusal, code="unique")
         unchanged = pc.and_(pc.and_(now[THERE], plan.now[THERE]), pc.equal(now[VERSION], plan.now[VERSION]))
         unwritten = pc.and_(pc.fill_null(unchanged, False), pc.equal(plan.verdict, "apply"))
         for position in pc.indices_nonzero(unwritten).to_pylist():
@@ -541,8 +488,6 @@ class PostgresBackend(PostgresFeed, SqlBackend):
         return pa.array(verdict, pa.string()), told
 
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_TAKEN = "key"
 _UNWRITTEN = "the database wrote nothing and said nothing: a row-level policy or a trigger keeps the row as it is"
 
 
@@ -738,8 +683,6 @@ def _refusal(error: Exception) -> Refusal | None:
     # The detail of a check or of a missing value is the whole row.
     message = f"{words}: {detail}" if state in ("23503", "23505") and detail else words
     code = _CODES.get(state) or ("type" if state.startswith("22") else "refused")
-    if state == "23505" and said.get("PG_DIAG_CONSTRAINT_NAME", "").endswith("_pkey"):
-        code = _TAKEN
     return Refusal(code, column.strip('"') if column else None, message)
 
 

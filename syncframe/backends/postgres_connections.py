@@ -6,11 +6,9 @@ be gone back to after an error.
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,6 +16,7 @@ import pyarrow as pa
 
 from ..errors import BackendError, SyncError
 from ..schema import quote
+from .kept import Kept
 
 KEPT_MAX = 8
 CONNECT_TIMEOUT_S = 10
@@ -63,11 +62,10 @@ def numbered(sql: str) -> str:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A connection and the tables that were described on it, by the name they were asked for."""
+    """A connection, new until its first transaction has ended."""
 
     connection: Any
     is_new: bool = True
-    described: dict[str, Any] = field(default_factory=dict)
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """The rows of a statement, of which one that is no query has none."""
@@ -85,45 +83,30 @@ class Connections:
     def __init__(self, url: str, lock_timeout_s: float) -> None:
         self._url = _with_defaults(url)
         self._lock_timeout_s = lock_timeout_s
-        self._lock = threading.Lock()
-        self._kept: list[Held] = []
-        self._inherited: list[Held] = []
-        self._owner = os.getpid()
+        self._kept: Kept[Held] = Kept(KEPT_MAX)
 
     def take(self) -> Held:
         """Return a connection without a transaction; the driver's error if there is none to be had."""
-        with self._lock:
-            if self._owner != os.getpid():
-                # A forked child must not so much as close what is its parent's.
-                self._inherited += self._kept
-                self._owner, self._kept = os.getpid(), []
-            if self._kept:
-                return self._kept.pop()
-        return self._opened()
+        return self._kept.take() or self._opened()
 
     def give_back(self, held: Held) -> None:
         held.is_new = False
-        with self._lock:
-            if len(self._kept) < KEPT_MAX and self._owner == os.getpid():
-                self._kept.append(held)
-                return
-        held.close()
+        self._kept.keep(held)
 
     def close(self) -> None:
-        with self._lock:
-            kept, self._kept = self._kept, []
-        for held in kept:
-            held.close()
+        self._kept.close()
 
     def _opened(self) -> Held:
         held = Held(driver().connect(self._url, autocommit=True))
         try:
-            _check(held.run(_ASKED).to_pylist()[0])
-            path = held.run("select current_setting('search_path')")[0][0].as_py()
-            settings = _SETTINGS | {"search_path": f"{path}, {quote('_syncframe')}" if path else quote("_syncframe")}
-            settings["lock_timeout"] = f"{int(self._lock_timeout_s * 1000)}ms"
-            for name, value in settings.items():
-                held.run("select set_config(?, ?, false)", [name, value])
+            told = held.run(_ASKED).to_pylist()[0]
+            _check(told)
+            settings = _SETTINGS | {
+                "search_path": ", ".join(filter(None, [told["path"], quote("_syncframe")])),
+                "lock_timeout": f"{int(self._lock_timeout_s * 1000)}ms",
+            }
+            given = [part for pair in settings.items() for part in pair]
+            held.run(f"select {', '.join(['set_config(?, ?, false)'] * len(settings))}", given)
         except BaseException:
             held.close()
             raise
@@ -132,7 +115,7 @@ class Connections:
 
 _ASKED = """
     select current_setting('server_version_num')::int as number, current_setting('server_encoding') as encoding,
-        version() as version, to_regproc('pg_current_xact_id') is not null
+        current_setting('search_path') as path, version() as version, to_regproc('pg_current_xact_id') is not null
         and to_regproc('pg_control_system') is not null
         and to_regproc('pg_current_snapshot') is not null as has_transactions
 """

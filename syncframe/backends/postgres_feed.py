@@ -17,12 +17,11 @@ import pyarrow as pa
 from ..errors import CheckpointLost
 from ..query import Query
 from ..schema import Column
-from ..texts import parsed, written
 from .base import HELD, VERSION, Checkpoint, Page
 from .decide import STATE, THERE
 from .postgres_log import PostgresTable
 from .sql_base import LAST_STAMP, SETTINGS, Session, Table, as_rows, ordered, settings_are_gone, state
-from .sql_feed import MATCHES, Feed, changed_page
+from .sql_feed import MATCHES, Feed, changed_page, key_of, key_texts
 
 XID, SEQ = "_syncframe_xid", "_syncframe_seq"
 _PLACES = (Column(XID, "BIGINT"), Column(SEQ, "BIGINT"))
@@ -80,21 +79,25 @@ class PostgresFeed(Feed):
         Where each part ends is fixed when it begins, so that a pull ends however much is written meanwhile.
         """
         with self.session() as session:
-            described = self.postgres_table(session, table)
+            described = self.describe(session, table)
             if described.tracked:
-                start = self._start(session, described)
-                place = start if since is None else self._resumed_at(session, described, start, Place.of(since))
+                asked = None if since is None else Place.of(since)
+                place = (
+                    self._start(session, described) if asked is None else self._resumed_at(session, described, asked)
+                )
                 horizon = self._horizon(session)
         if not described.tracked:
             yield from self._read_untracked(described, query, since)
             return
         if since is None:
             place = yield from self._read_below(described, query, place, horizon)
-        yield from self._read_above(described, query, others, place, is_first=since is not None)
+            with self.session() as session:
+                horizon = self._horizon(session)  # it has gone on meanwhile
+        yield from self._read_above(described, query, others, place, horizon, is_first=since is not None)
 
     @abstractmethod
-    def postgres_table(self, session: Session, name: str) -> PostgresTable:
-        """`describe`, with what is PostgreSQL's own."""
+    def describe(self, session: Session, name: str) -> PostgresTable:
+        """How a table looks, with what is PostgreSQL's own."""
 
     @abstractmethod
     def streamed(
@@ -122,11 +125,16 @@ class PostgresFeed(Feed):
         return place
 
     def _read_above(
-        self, table: PostgresTable, query: Query, others: Sequence[Query], place: Place, *, is_first: bool
+        self,
+        table: PostgresTable,
+        query: Query,
+        others: Sequence[Query],
+        place: Place,
+        horizon: int,
+        *,
+        is_first: bool,
     ) -> Iterator[Page]:
         """What changed up to the horizon, and then the tail."""
-        with self.session() as session:
-            horizon = self._horizon(session)
         is_last = False
         while not is_last:
             entries = self._entries(table, query, place, horizon, others)
@@ -140,10 +148,11 @@ class PostgresFeed(Feed):
     def _read_tail(
         self, table: PostgresTable, query: Query, others: Sequence[Query], place: Place, horizon: int
     ) -> Iterator[Page]:
-        with self.session() as session:
-            following, held_back_s = self._following(session), self._held_back_s(session)
         after = replace(place, xid=max(horizon - 1, place.xid), seq=LAST_STAMP)
-        is_last = after.xid >= following - 1
+        with self.session() as session:
+            following = self._following(session)
+            is_last = after.xid >= following - 1
+            held_back_s = None if is_last else self._held_back_s(session)
         while not is_last:
             entries = self._entries(table, query, after, following, others)
             is_last = len(entries) < query.page_rows
@@ -173,8 +182,9 @@ class PostgresFeed(Feed):
         held, held_parameters = self.any_of(table, others)
         with self.session() as session:
             # A page is few entries of many: their rows are looked up by key, whatever the planner thinks of it.
-            session.execute("set local enable_hashjoin = off")
-            session.execute("set local enable_mergejoin = off")
+            session.execute(
+                "select set_config('enable_' || way, 'off', true) from unnest(array['hashjoin', 'mergejoin']) as way"
+            )
             between = f"(log.xid, log.seq) > ({after.xid}, {after.seq}) and log.xid < {until}"
             limit = f"order by log.xid, log.seq limit {int(query.page_rows)}"
             by_row = live and query.where is not None
@@ -237,11 +247,11 @@ class PostgresFeed(Feed):
         ((horizon,),) = session.values(f"select {_HORIZON}")
         return int(str(horizon))
 
-    def _resumed_at(self, session: Session, table: PostgresTable, start: Place, place: Place) -> Place:
+    def _resumed_at(self, session: Session, table: PostgresTable, place: Place) -> Place:
         """The place itself, if what was read there is still there or was written again since."""
         what = f"table {table.name!r}"
         incarnation, purged = self._log_settings(session, table)
-        if place.cluster != start.cluster:
+        if place.cluster != self._cluster(session):
             raise CheckpointLost(f"{what} is in another cluster, or one restored or promoted, since the last pull")
         if place.incarnation != incarnation:
             raise CheckpointLost(f"{what} has a new change log since the last pull")
@@ -258,10 +268,8 @@ class PostgresFeed(Feed):
     def _is_held(self, session: Session, table: PostgresTable, place: Place) -> bool:
         if place.version is None:
             return True
-        try:
-            columns = zip(table.schema.key_columns, place.key, strict=True)
-            keys = pa.table({f"k_{c.name}": parsed([text], c) for c, text in columns})
-        except (ValueError, pa.ArrowException):  # a key of something else
+        keys = key_of(table, place.key)
+        if keys is None:
             return False
         asked, parameters = session.keys(table, keys)
         found = session.values(
@@ -272,10 +280,8 @@ class PostgresFeed(Feed):
 
     def _last(self, table: PostgresTable, entries: pa.Table, place: Place) -> Place:
         last = entries.slice(len(entries) - 1)
-        key = tuple(str(written(last[c.name], c)[0]) for c in table.schema.key_columns)
-        return replace(
-            place, xid=last[XID][0].as_py(), seq=last[SEQ][0].as_py(), version=last[VERSION][0].as_py(), key=key
-        )
+        xid, seq, version = (last[name][0].as_py() for name in (XID, SEQ, VERSION))
+        return replace(place, xid=xid, seq=seq, version=version, key=key_texts(table, last))
 
     def _following(self, session: Session) -> int:
         """The transaction after the last that is seen."""

@@ -215,6 +215,7 @@ class SqlBackend(Feed, Reads):
         table = self.describe(session, batch.table)
         _check_types(batch, table)
         keys = batch.rows.select([f"k_{name}" for name in table.schema.key])
+        self.before_plan(session, table, batch, keys)
         now = self.lookup(session, table, keys)
         verdict = verdicts(batch, now, tracked=table.tracked)
         positions = pc.indices_nonzero(pc.equal(verdict, "apply")).to_pylist()
@@ -225,6 +226,9 @@ class SqlBackend(Feed, Reads):
             session.load(BATCH, table, rows.append_column("position", pa.array(range(len(batch)))).take(positions))
         statements = [(self._statement(table, run.kind, run.given), run.positions) for run in runs(batch, positions)]
         return Plan(batch, table, keys, now, verdict, statements)
+
+    def before_plan(self, session: Session, table: Table, batch: Operations, keys: pa.Table) -> None:
+        """What a database has to do before a batch is compared with what is there."""
 
     def answer(self, session: Session, plan: Plan, refusals: Mapping[int, Refusal]) -> Outcomes:
         """Say what became of each operation, after those that could be were applied."""

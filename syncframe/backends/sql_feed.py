@@ -205,12 +205,10 @@ class Feed(Database):
         return place
 
     def _was_rewritten(self, session: Session, table: Table, place: Place) -> bool:
-        try:
-            columns = zip(table.schema.key_columns, place.key, strict=True)
-            keys = {f"k_{c.name}": parsed([text], c) for c, text in columns}
-        except (ValueError, pa.ArrowException):  # a key of something else
+        keys = key_of(table, place.key)
+        if keys is None:
             return False
-        stamp = self.lookup(session, table, pa.table(keys))[PLACE][0].as_py()
+        stamp = self.lookup(session, table, keys)[PLACE][0].as_py()
         return stamp is not None and stamp > place.stamp
 
     def _settings(self, session: Session, table: Table, stamp: int = 0) -> tuple[str, int, str | None]:
@@ -239,8 +237,21 @@ def _after(session: Session, table: Table, last: pa.Table | None) -> tuple[str, 
 
 def _last_place(table: Table, entries: pa.Table, incarnation: str) -> Place:
     last = entries.slice(len(entries) - 1)
-    key = tuple(str(written(last[c.name], c)[0]) for c in table.schema.key_columns)
-    return Place(incarnation, last[PLACE][0].as_py(), last[VERSION][0].as_py(), key)
+    return Place(incarnation, last[PLACE][0].as_py(), last[VERSION][0].as_py(), key_texts(table, last))
+
+
+def key_texts(table: Table, entry: pa.Table) -> tuple[str, ...]:
+    """The key of one entry, as a checkpoint has it."""
+    return tuple(str(written(entry[c.name], c)[0]) for c in table.schema.key_columns)
+
+
+def key_of(table: Table, texts: Sequence[str]) -> pa.Table | None:
+    """The key that a checkpoint has, to be asked for; None: it is one of something else."""
+    try:
+        columns = zip(table.schema.key_columns, texts, strict=True)
+        return pa.table({f"k_{c.name}": parsed([text], c) for c, text in columns})
+    except (ValueError, pa.ArrowException):
+        return None
 
 
 def changed_page(

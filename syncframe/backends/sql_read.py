@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -192,7 +192,7 @@ class Reads(Database):
     def _publish(self, session: Session, table: Table, mark: Mark, now: datetime.datetime) -> None:
         ((found,),) = session.values(f"select count(*) from {table.log} where stamp > ?", [mark.published])
         count = int(str(found))
-        first = max(mark.last_ms + 1, (now - _EPOCH) // MILLISECOND - (count - 1))
+        first = first_ms(mark, count, now)
         session.execute(self.publish_statement(table), [first, mark.published])
         written = self.milliseconds("updated_at")
         ((last,),) = session.values(f"select {written} from {table.log} where stamp = ?", [mark.newest])
@@ -209,6 +209,32 @@ class Reads(Database):
         # An earlier version's settings have three columns.
         published, last_ms = rows[0][3:5] or (0, 0)
         return Mark(int(str(published)), int(str(last_ms)), int(str(newest)))
+
+
+def first_ms(mark: Mark, count: int, now: datetime.datetime) -> int:
+    """The first of so many milliseconds that are published now, behind all that were."""
+    return max(mark.last_ms + 1, (now - _EPOCH) // MILLISECOND - (count - 1))
+
+
+def searched(
+    session: Session,
+    table: Table,
+    until: int,
+    asked: str,
+    parameters: Sequence[object],
+    is_late: Callable[[object], bool],
+) -> int:
+    """The first stamp up to `until` of whose entry `is_late` what is `asked`, by halves: it holds of all behind it."""
+    low, high = 1, until + 1
+    while low < high:
+        middle = (low + high) // 2
+        sql = f"select stamp, {asked} from {table.log} where stamp between ? and ? order by stamp limit 1"
+        found = session.values(sql, [*parameters, middle, until])
+        if not found or is_late(found[0][1]):
+            high = middle
+        else:
+            low = int(str(found[0][0])) + 1
+    return low
 
 
 def _is_published(mark: Mark) -> bool:

@@ -34,6 +34,7 @@ from . import sqlite_log
 from .decide import THERE
 from .sql import SqlBackend
 from .sql_base import BATCH, Refused, Session, Table, Turns, given_types, missing_table, no_key
+from .sql_read import searched
 from .sqlite_connections import Connections, Held
 
 LOCK_TIMEOUT_S = 5.0
@@ -452,16 +453,10 @@ class SqliteBackend(SqlBackend):
         return sql
 
     def stamp_since(self, session: Session, table: Table, moment: datetime.datetime, until: int) -> int:
-        low, high = 1, until + 1
-        while low < high:
-            middle = (low + high) // 2
-            sql = f"select stamp, updated_at from {table.log} where stamp between ? and ? order by stamp limit 1"
-            found = session.values(sql, [middle, until])
-            if not found or datetime.datetime.fromisoformat(str(found[0][1])) >= moment:
-                high = middle
-            else:
-                low = int(str(found[0][0])) + 1
-        return low
+        def is_late(written_at: object) -> bool:
+            return datetime.datetime.fromisoformat(str(written_at)) >= moment
+
+        return searched(session, table, until, "updated_at", [], is_late)
 
     def hashed(self, table: Table) -> str:
         # Texts go as bytes, for one that is not UTF-8 has no hash otherwise, and is to be named when it is read.

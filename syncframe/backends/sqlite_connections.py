@@ -7,13 +7,13 @@ last saw: what SQLite keeps in memory would be wrong of a backup that was copied
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .kept import Kept
 
 CACHE_KIB = 65_536  # keys of a batch lie anywhere; with SQLite's own 2 MiB every page is read and written many times
 KEPT_MAX = 4
@@ -66,48 +66,36 @@ class Held:
     described: dict[str, Any] = field(default_factory=dict)
     seen: tuple[int, ...] = ()
 
+    def close(self) -> None:
+        self.connection.close()
+
 
 class Connections:
     """The connections to one file; any thread may take one."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._path, self._timeout_s = path, timeout_s
-        self._lock = threading.Lock()
-        self._kept: list[Held] = []
-        self._inherited: list[Held] = []
-        self._owner = os.getpid()
+        self._kept: Kept[Held] = Kept(KEPT_MAX)
 
     def take(self) -> Held:
         """Return a connection without a transaction."""
-        while (held := self._next()) is not None:
+        while (held := self._kept.take()) is not None:
             if held.seen == self._state():
                 return held
-            held.connection.close()
+            held.close()
         return self._opened()
 
     def give_back(self, held: Held) -> None:
         """Keep a connection whose transaction has ended well."""
         if held.is_kept:
             held.seen = self._state()
-            with self._lock:
-                if held.seen[:2] == held.file and len(self._kept) < KEPT_MAX and self._owner == os.getpid():
-                    self._kept.append(held)
-                    return
-        held.connection.close()
+            if held.seen[:2] == held.file:
+                self._kept.keep(held)
+                return
+        held.close()
 
     def close(self) -> None:
-        with self._lock:
-            kept, self._kept = self._kept, []
-        for held in kept:
-            held.connection.close()
-
-    def _next(self) -> Held | None:
-        with self._lock:
-            if self._owner != os.getpid():
-                # A forked child must not so much as close what is its parent's.
-                self._inherited += self._kept
-                self._owner, self._kept = os.getpid(), []
-            return self._kept.pop() if self._kept else None
+        self._kept.close()
 
     def _opened(self) -> Held:
         file = self._state()[:2]

@@ -50,10 +50,8 @@ def open(
 
         return DatasyncBackend(url, schemas=schema, memory=memory, **service)
     if scheme in _POSTGRES and separator:
-        from .postgres import PostgresBackend
-        from .postgres_connections import driver
+        from .postgres import PostgresBackend  # and so is the driver
 
-        driver()
         return PostgresBackend(url, dict(schema or {}))
     if scheme not in _FILES or not separator:
         raise SyncError(f"the back end {url!r} has no scheme that is known", hint=f"one of {_known()}")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from ..errors import AccessError, SyncError
-from ..secrets import is_loopback
+from ..secrets import is_loopback, why_unread
 from .exchange import Refusal
 from .tokens import BadToken, Jwt, Verifier
 
@@ -123,9 +123,8 @@ def _from_file(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        words = "it is no UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise SyncError(
-            f"the file of keys cannot be read: {words}",
+            f"the file of keys cannot be read: {why_unread(error)}",
             hint="tokens= takes an iterable of keys, or the path of a file with one a line",
         ) from error
     return [line for line in lines if line and not line.startswith("#")]

@@ -45,7 +45,6 @@ class Entry:
     table: str | None = None
     status: int = 0
     bytes: int = 0
-    rows: int | None = None
     who: str | None = None
     error: str | None = None
     is_whole: bool = False
@@ -67,7 +66,6 @@ class Entry:
             "status": self.status,
             "ms": round(1_000 * (time.perf_counter() - self.began), 1),
             "bytes": 0 if self.method == "HEAD" else self.bytes,
-            "rows": self.rows,
             "who": self.who,
             "error": self.error,
             "cut": None if self.is_whole else True,

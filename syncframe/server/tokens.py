@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..errors import SyncError
-from ..secrets import is_loopback
+from ..secrets import is_loopback, state_of, why_unread
 
 log = logging.getLogger("syncframe.server")
 
@@ -100,8 +100,8 @@ def settings_in(path: Path, what: str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         held = json.loads(text) if text.lstrip()[:1] in ("{", "[") and path.suffix != ".toml" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        words = "it is no UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        raise SyncError(f"the file {path} of {what}= cannot be read: {words}", hint="TOML or JSON") from error
+        words = f"the file {path} of {what}= cannot be read: {why_unread(error)}"
+        raise SyncError(words, hint="TOML or JSON") from error
     if not isinstance(held, dict):
         raise SyncError(f"the file {path} of {what}= holds no mapping", hint="TOML or JSON")
     return held
@@ -335,10 +335,9 @@ class File(Fixed):
 
     def _looked(self) -> tuple[int, int, int]:
         try:
-            stat = self._path.stat()
+            return state_of(self._path)
         except OSError as error:
             raise SyncError(f"jwt=: the file of keys {self._path} cannot be read: {error}") from error
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
     def _read(self) -> list[Key]:
         where = f"the file {self._path}"

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
-from postgres import started
+from postgres import execute, started
 
 import syncframe as sf
 from syncframe import backends
@@ -31,12 +31,6 @@ DDL = """
         day date not null, small smallint
     );
 """
-
-
-def execute(url, *statements):
-    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        for sql in statements:
-            cursor.execute(sql)
 
 
 def timed(work):

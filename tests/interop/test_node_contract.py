@@ -20,7 +20,7 @@ from test_backends_http import Plain
 from syncframe.backends import Backend
 from syncframe.backends.datasync import DatasyncBackend
 from syncframe.errors import QueryError
-from syncframe.testing import UTC, count, delete, insert, keys, pages, pulled, push, read, rows, update, versions
+from syncframe.testing import UTC, count, delete, insert, keys, pages, pulled, push, read, rows, versions
 
 TABLES = ["items", "kinds", "parents", "children", "weather"]
 
@@ -61,23 +61,10 @@ class TestNode(Plain):
     }  # fmt: skip
 
     def test_values_that_fit_come_back_exactly(self, backend: Backend) -> None:
-        outcomes = push(backend, "kinds", *(insert(key, **values) for key, values in self.EXACT.items()))
-
-        held = rows(backend, "kinds")
-
-        for outcome, (key, values) in zip(outcomes, self.EXACT.items(), strict=True):
-            assert outcome["status"] == "accepted"
-            assert {name: held[key][name] for name in values} == values
-            assert {name: outcome[f"r_{name}"] for name in values} == values
+        self._check_values(backend, self.EXACT)
 
     def test_values_that_fit_change_exactly(self, backend: Backend) -> None:
-        push(backend, "kinds", *(insert(key, flag=True) for key in self.EXACT))
-        known = versions(backend, "kinds")
-
-        push(backend, "kinds", *(update(key, known[key], **values) for key, values in self.EXACT.items()))
-
-        held = rows(backend, "kinds")
-        assert {k: {name: held[k][name] for name in values} for k, values in self.EXACT.items()} == self.EXACT
+        self._check_changes(backend, self.EXACT, flag=True)
 
     def test_last_values_that_fit_are_exact(self, backend: Backend) -> None:
         self._check_last_values(backend, self.EXACT)

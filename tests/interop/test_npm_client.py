@@ -175,27 +175,19 @@ class ClientRounds:
         assert shown(there) == START | {"a": ("oat milk", 1), "b": ("bread", 22)}
         assert ann.waiting() == [(kind, "a")]
 
-    def test_a_conflict_is_settled_with_theirs(self, app: Callable[[str], Client], there: Rows) -> None:
+    @pytest.mark.parametrize(("side", "title"), [("theirs", "oat milk"), ("mine", "soy milk")])
+    def test_a_conflict_is_settled_with_a_side(
+        self, app: Callable[[str], Client], there: Rows, side: str, title: str
+    ) -> None:
         ann = app("ann")
         ann.pull()
         there.update("a", {"title": "oat milk"})
         ann.update("a", title="soy milk")
 
-        assert ann.push("theirs") == []
+        assert ann.push(side) == []
 
         assert ann.waiting() == []
-        assert ann.todo() == shown(there) == START | {"a": ("oat milk", 1)}
-
-    def test_a_conflict_is_settled_with_mine(self, app: Callable[[str], Client], there: Rows) -> None:
-        ann = app("ann")
-        ann.pull()
-        there.update("a", {"title": "oat milk"})
-        ann.update("a", title="soy milk")
-
-        assert ann.push("mine") == []
-
-        assert ann.waiting() == []
-        assert ann.todo() == shown(there) == START | {"a": ("soy milk", 1)}
+        assert ann.todo() == shown(there) == START | {"a": (title, 1)}
         assert ann.pull() == shown(there)
 
     def test_an_insert_of_a_key_that_is_there_is_a_conflict_that_shows_the_row(
