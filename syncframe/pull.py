@@ -32,9 +32,14 @@ from .push import PushResult
 from .query import Condition, Query, parse
 from .queue import Queue
 from .schema import Schema
-from .store import Store, StoredQuery, query_name, utc_now
+from .store import PART, Store, StoredQuery, query_name, utc_now
 
 PAGE_ROWS = 10_000
+# Pages that come quickly are stored together: a transaction costs 0.1 s and more in a store of a million rows.
+TOGETHER_ROWS = 100_000
+TOGETHER_BYTES = 32 * 2**20
+TOGETHER_S = 1.0
+QUICK_S = 0.25  # a page that took longer is stored at once: the next one may take as long
 HELD_BACK_S = 60.0
 
 log = logging.getLogger("syncframe")
@@ -134,6 +139,59 @@ class PullResult:
         return [*(before if pushed is not None else []), *self.notes]
 
 
+def together(pages: Iterator[Page], rows: int) -> Iterator[Page]:
+    """Pages as they came, those that follow one another quickly as one, up to so many rows.
+
+    Where the back end fails, what it gave before comes first.
+    """
+    kept: list[Page] = []
+    began = asked = time.monotonic()
+    try:
+        for page in pages:
+            if kept and not _joins(kept, page, rows):
+                yield _joined(kept)
+                kept = []
+            came = time.monotonic()
+            began = began if kept else came
+            kept.append(page)
+            is_full = sum(len(p.rows) for p in kept) >= rows
+            if is_full or came - asked > QUICK_S or came - began > TOGETHER_S:
+                yield _joined(kept)
+                kept = []
+            asked = time.monotonic()
+    except Exception:
+        if kept:
+            yield _joined(kept)
+        raise
+    if kept:
+        yield _joined(kept)
+
+
+def _joins(kept: Sequence[Page], page: Page, rows: int) -> bool:
+    """Whether a page can be stored with others: not where rows leave, for a row may leave and come back."""
+    held = [*kept, page]
+    if any(one.leavers is not None and len(one.leavers) for one in held):
+        return False
+    return sum(len(p.rows) for p in held) <= rows and sum(p.rows.nbytes for p in held) <= TOGETHER_BYTES
+
+
+def _joined(pages: Sequence[Page]) -> Page:
+    if len(pages) == 1:
+        return pages[0]
+    rows = [
+        page.rows.append_column(PART, pa.repeat(pa.scalar(part, pa.int32()), len(page.rows)))
+        for part, page in enumerate(pages)
+    ]
+    return replace(
+        pages[-1],
+        rows=pa.concat_tables(rows, promote_options="permissive"),
+        leavers=None,
+        requests=sum(page.requests for page in pages),
+        bytes=sum(page.bytes or page.rows.nbytes for page in pages),
+        held_back_s=max((s for p in pages if (s := p.held_back_s) is not None), default=None),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Absent:
     """What the back end said of rows that a full run did not bring: those with an operation, those of no query."""
@@ -166,6 +224,7 @@ class Pull:
         """Bring what changed, as prepared."""
         began = time.monotonic()
         self.page_rows = PAGE_ROWS if page_rows is None else page_rows
+        self.together_rows = TOGETHER_ROWS if page_rows is None else page_rows
         schema = self.store.define(self.table, self.there, self.columns)
         result = PullResult()
         with told(progress, "rows") as tell:
@@ -213,7 +272,7 @@ class Pull:
         tracked = True
         pages = self._compared(asked, result) if full and stored.checkpoint is not None else None
         with ended(pages or self.backend.pull(self.table, asked, since, self._others())) as pages:
-            for page in pages:
+            for page in together(pages, self.together_rows):
                 self._apply(result, page, mode)
                 tracked = page.checkpoint is not None
                 tell(result.rows, None, f"pull {self.table}")

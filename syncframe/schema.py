@@ -249,6 +249,7 @@ class Schema:
         return json.dumps({"key": self.key, "columns": columns})
 
     @classmethod
+    @lru_cache(maxsize=256)  # the store is asked for it in each transaction
     def from_json(cls, text: str) -> Schema:
         held = json.loads(text)
         columns = (Column(n, t, nullable, tuple(labels), as_) for n, t, nullable, labels, as_ in held["columns"])

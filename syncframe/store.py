@@ -28,7 +28,12 @@ from .schema import SYSTEM_COLUMNS, Column, Schema, literal, quote, shown
 FORMAT = 1
 UNDO_STEPS = 20
 LEASE = dt.timedelta(minutes=15)  # longer than any one batch takes; a dead process's lease ends at once
-_PAGE_NAMES = ("version", "deleted", "operation", "created", "updated")
+# What a page has beside its table's columns, each named `_syncframe_...`.
+_PAGE_TYPES = {
+    "version": "varchar", "deleted": "boolean", "operation": "varchar", "created": "timestamptz",
+    "updated": "timestamptz", "part": "integer",
+}  # fmt: skip
+PART = "_syncframe_part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,10 +508,12 @@ class Store:
     def load_page(self, cursor: Cursor, layout: Layout, rows: pa.Table) -> int:
         """Load a page into the temporary table `incoming`; return the number of its rows.
 
+        Where pages are stored as one, `_syncframe_part` numbers them: of a key in several the last is the row.
+
         Raises
         ------
         BackendError
-            If a key stands in it twice: nothing could say which of the two is the row.
+            If a key stands twice in one page: nothing could say which of the two is the row.
         """
         names = {f"k_{n}": n for n in layout.schema.key} | {f"v_{n}": n for n in layout.schema.values}
         missing = [n for n in names.values() if n not in rows.column_names]
@@ -519,17 +526,23 @@ class Store:
         }
         picked = [f"{_taken(quote(n), types[k])} as {quote(k)}" for k, n in names.items()]
         present = set(rows.column_names)
-        stamps = {"created": "timestamptz", "updated": "timestamptz", "deleted": "boolean"}
-        for name in _PAGE_NAMES:
-            kind = stamps.get(name, "varchar")
+        for name, kind in _PAGE_TYPES.items():
             source = quote(f"_syncframe_{name}") if f"_syncframe_{name}" in present else "null"
             picked.append(f"{source}::{kind} as {name}")
-        picked.append("null::bigint as own_rev")
-        cursor.run(f"create or replace temp table incoming as select {', '.join(picked)} from page", page=rows)
-        cursor.run("update incoming set deleted = false where deleted is null")
-        total, keys = cursor.rows(
-            f"select count(*), (select count(*) from (select distinct {layout.keys} from incoming)) from incoming"
-        )[0]
+        picked = [*picked, "null::bigint as own_rev"]
+        cursor.run(
+            f"""
+            create or replace temp table incoming as
+            select * replace (coalesce(deleted, false) as deleted) from (select {", ".join(picked)} from page)
+            """,
+            page=rows,
+        )
+        counted = f"select count(*), (select count(*) from (select distinct {layout.keys} from incoming)) from incoming"
+        total, keys = cursor.rows(counted)[0]
+        if total != keys and PART in present:
+            newer = f"select 1 from incoming n where {layout.on('n', 'i')} and n.part > i.part"
+            cursor.run(f"delete from incoming i where exists ({newer})")
+            total, keys = cursor.rows(counted)[0]
         if total != keys:
             raise BackendError(
                 f"a page of table {layout.table!r} has {total - keys} repeated keys",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sqlite3
+import time
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pytest
+from stories import Line
 
 import syncframe as sf
 from syncframe.backends import open as open_backend
@@ -895,3 +899,109 @@ def test_a_pull_result_shows_its_counts(far, flights):
     assert result.bytes > 0
     assert result.seconds > 0
     assert isinstance(flights.frame(), pd.DataFrame)
+
+
+# -- pages that come quickly are stored together
+
+
+class Paged(Line):
+    """A line whose back end gives pages of two rows each, and where something happens before some of them."""
+
+    def __init__(self, backend, before=None):
+        super().__init__(backend)
+        self.before = before or {}
+
+    def pull(self, table, query, since, others=()):
+        for at, page in enumerate(super().pull(table, dataclasses.replace(query, page_rows=2), since, others)):
+            self.before.get(at, lambda: None)()
+            yield page
+
+
+def pulled(ctx, **options):
+    """A pull's result, and how many rows had come after each of its transactions."""
+    told = []
+    result = ctx["flights"].pull(query_id="all", progress=lambda done, total, what: told.append(done), **options)
+    return result, told
+
+
+@pytest.fixture
+def few(tmp_path):
+    return Far(tmp_path, 6)
+
+
+def test_pages_that_come_quickly_are_one_transaction_and_all_are_counted(few):
+    with sf.connect(Paged(few.url), store=":memory:") as ctx:
+        result, told = pulled(ctx)
+
+        assert here(ctx["flights"]) == few.read()
+        assert (result.rows, result.inserted) == (6, 6)
+        assert result.requests > 3
+        assert told == [6]
+
+
+def test_pages_of_a_size_that_was_asked_for_are_a_transaction_each(few):
+    with sf.connect(few.url, store=":memory:") as ctx:
+        _, told = pulled(ctx, page_rows=2)
+
+        assert told[:3] == [2, 4, 6]
+
+
+def test_of_a_row_that_came_in_two_pages_the_later_is_stored(few):
+    script = "update flights set note = 'new' where id = 'f000000'; delete from flights where id = 'f000001'"
+    with sf.connect(Paged(few.url, {1: lambda: few.write(script)}), store=":memory:") as ctx:
+        result, told = pulled(ctx)
+
+        assert len(told) == 1
+        assert here(ctx["flights"]) == few.read()
+        assert (result.inserted, result.deleted) == (5, 0)
+        assert ctx["flights"].pull(query_id="all").rows == 0
+
+
+def test_a_key_that_is_twice_in_one_page_is_refused_though_pages_are_stored_together(few):
+    class Twice(Paged):
+        def pull(self, *asked, **options):
+            for page in super().pull(*asked, **options):
+                yield dataclasses.replace(page, rows=pa.concat_tables([page.rows, page.rows.slice(0, 1)]))
+
+    with sf.connect(Twice(few.url), store=":memory:") as ctx:
+        with pytest.raises(sf.BackendError, match="3 repeated keys"):
+            ctx["flights"].pull(query_id="all")
+
+
+def test_what_came_before_the_back_end_failed_is_stored(few):
+    def fail():
+        raise sf.TransientError("the line is down")
+
+    line = Paged(few.url, {2: fail})
+    with sf.connect(line, store=":memory:") as ctx:
+        with pytest.raises(sf.TransientError, match="the line is down"):
+            ctx["flights"].pull(query_id="all")
+
+        assert len(here(ctx["flights"])) == 4
+        line.before.clear()
+        assert ctx["flights"].pull(query_id="all").rows == 2
+        assert here(ctx["flights"]) == few.read()
+
+
+def test_a_row_that_left_the_query_and_came_back_in_a_later_page_is_here(few):
+    line = Paged(few.url)
+    with sf.connect(line, store=":memory:") as ctx:
+        ctx["flights"].pull("delay < 50", query_id="some")
+        few.write("update flights set delay = 60")
+        line.before = {1: lambda: few.write("update flights set delay = 7 where id = 'f000000'")}
+        ctx["flights"].pull("delay < 50", query_id="some")
+
+        assert here(ctx["flights"]) == few.read("delay < 50")
+
+
+def test_a_page_that_took_long_is_stored_at_once(few):
+    seen = []
+
+    def look():
+        time.sleep(0.3)
+        seen.append(len(here(ctx["flights"])))
+
+    with sf.connect(Paged(few.url, dict.fromkeys(range(3), look)), store=":memory:") as ctx:
+        ctx["flights"].pull(query_id="all")
+
+    assert seen == [0, 2, 4]

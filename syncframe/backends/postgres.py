@@ -100,6 +100,7 @@ class _Session(Session):
                 for part, key in _pg(table).key_pairs
             ]
             self.execute(f"alter table pg_temp.{name} {', '.join(casts)}")
+            self.execute(f"create index on pg_temp.{name} (position)")
         except self.backend.error as error:
             refusal = _refusal(error)
             if refusal is None:
