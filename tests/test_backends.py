@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from postgres import Server, execute
+from postgres import execute
 
 from syncframe import backends
 from syncframe.backends import Backend
@@ -33,12 +33,6 @@ def duckdb_backend(folder: Path) -> Backend:
         for sql in DDL:
             connection.execute(sql)
     return backends.open(f"duckdb:///{folder}/back%20end.duckdb")
-
-
-@pytest.fixture(scope="module")
-def shared_database(postgres: Server) -> Iterator[str]:
-    with postgres.database() as url:
-        yield url
 
 
 def postgres_backend(url: str) -> Backend:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from test_backends import FEWER, TABLES, duckdb_backend, sqlite_backend, tracked
+from test_backends import (
+    FEWER,
+    TABLES,
+    duckdb_backend,
+    postgres_backend,
+    sqlite_backend,
+    tracked,
+)
 
 from syncframe.backends import Backend
 from syncframe.backends.base import DELETED, VERSION
@@ -57,6 +64,25 @@ class TestExtendedOverSqlite(Extended):
 class TestExtendedOverDuckdb(Extended):
     def make_behind(self, folder: Path) -> Backend:
         return duckdb_backend(folder)
+
+
+class OverPostgres:
+    """One database for all tests, whose tables are made anew."""
+
+    holds_nul = False
+    large = 200
+
+    @pytest.fixture(autouse=True)
+    def the_database(self, shared_database: str) -> None:
+        self.url = shared_database
+
+    def make_behind(self, folder: Path) -> Backend:
+        return postgres_backend(self.url)
+
+
+@pytest.mark.full  # both halves have their tests: the extension over SQLite, the back end by itself
+class TestExtendedOverPostgres(OverPostgres, Extended):
+    large = FEWER
 
 
 class Plain(BackendContract):
@@ -169,3 +195,12 @@ class TestV3OverDuckdb(Plain):
 
     def make_behind(self, folder: Path) -> Backend:
         return duckdb_backend(folder)
+
+
+class TestV2OverPostgres(OverPostgres, Plain):
+    protocol = "v2"
+
+
+@pytest.mark.full  # both halves have their tests: the protocol over SQLite, the back end by itself
+class TestV3OverPostgres(OverPostgres, Plain):
+    protocol = "v3"

@@ -18,6 +18,7 @@ import adbc_driver_manager
 import pytest
 from adbc_driver_postgresql import dbapi
 from postgres import Server, execute
+from test_serving import WORKER, Process, by_turns
 
 import syncframe as sf
 
@@ -197,19 +198,22 @@ def written(postgres: Server) -> Iterator[str]:
         yield url
 
 
-def check_nothing_is_missed(postgres: Server, url: str, asked: str, *, seconds: float, longest_s: float) -> None:
+def check_nothing_is_missed(
+    postgres: Server, url: str, asked: str, *, seconds: float, longest_s: float, **options: Any
+) -> None:
     cursor, pulls = Cursor(url), 0
-    with sf.connect(asked, store=":memory:", timeout_s=60) as ctx:
+    tables = ("things",) if options else ("things", "few")  # the plain protocol has ids of text alone
+    with sf.connect(asked, store=":memory:", timeout_s=60, **options) as ctx:
         with written_meanwhile(postgres, url, seconds=seconds, longest_s=longest_s) as are_writing:
             while are_writing():
                 cursor.pull()
-                for table in ("things", "few"):
+                for table in tables:
                     ctx[table].pull(query_id="all", page_rows=50, progress=False)
                 pulls += 1
-        ctx["things"].pull(query_id="all", page_rows=50, progress=False)
-        ctx["few"].pull(query_id="all", page_rows=50, progress=False)
-        here = {table: ctx[table].frame()["n"].to_dict() for table in ("things", "few")}
-    there = {table: table_of(url, table) for table in ("things", "few")}
+        for table in tables:
+            ctx[table].pull(query_id="all", page_rows=50, progress=False)
+        here = {table: ctx[table].frame()["n"].to_dict() for table in tables}
+    there = {table: table_of(url, table) for table in tables}
     cursor.pull()
     print(f"{pulls} pulls, {len(there['things'])} rows, a cursor on stamps has {cursor.lost(there['things'])} wrong")
     assert here == there
@@ -223,3 +227,39 @@ def test_eight_writers_and_a_client_that_misses_nothing(postgres, written):
 @pytest.mark.full
 def test_eight_writers_for_a_minute(postgres, written):
     check_nothing_is_missed(postgres, written, written, seconds=60, longest_s=8)
+
+
+# Through two processes of the server, whose requests a balancer sends by turns
+
+PROTOCOLS: list[dict[str, Any]] = [
+    {},
+    {"protocol": "v2", "schema": {"things": {"id": "VARCHAR", "n": "BIGINT", "changed": "TIMESTAMPTZ"}}},
+]
+by_protocol = pytest.mark.parametrize("options", PROTOCOLS, ids=["extended", "v2"])
+
+
+@pytest.fixture
+def balanced(written: str) -> Iterator[Any]:
+    with (
+        Process("-c", WORKER, written) as first,
+        Process("-c", WORKER, written) as second,
+        by_turns([first.url, second.url], lambda number, request: None) as balancer,
+    ):
+        yield balancer
+
+
+def check_both_were_asked(balancer: Any) -> None:
+    assert len(balancer.asked) > 6
+
+
+@by_protocol
+def test_eight_writers_and_a_client_of_two_servers_that_misses_nothing(postgres, written, balanced, options):
+    check_nothing_is_missed(postgres, written, balanced.url, seconds=6, longest_s=2, **options)
+    check_both_were_asked(balanced)
+
+
+@pytest.mark.full
+@by_protocol
+def test_eight_writers_for_a_minute_and_a_client_of_two_servers(postgres, written, balanced, options):
+    check_nothing_is_missed(postgres, written, balanced.url, seconds=60, longest_s=8, **options)
+    check_both_were_asked(balanced)

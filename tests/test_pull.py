@@ -963,9 +963,11 @@ def test_a_key_that_is_twice_in_one_page_is_refused_though_pages_are_stored_toge
             for page in super().pull(*asked, **options):
                 yield dataclasses.replace(page, rows=pa.concat_tables([page.rows, page.rows.slice(0, 1)]))
 
-    with sf.connect(Twice(few.url), store=":memory:") as ctx:
-        with pytest.raises(sf.BackendError, match="3 repeated keys"):
-            ctx["flights"].pull(query_id="all")
+    with (
+        sf.connect(Twice(few.url), store=":memory:") as ctx,
+        pytest.raises(sf.BackendError, match="3 repeated keys"),
+    ):
+        ctx["flights"].pull(query_id="all")
 
 
 def test_what_came_before_the_back_end_failed_is_stored(few):

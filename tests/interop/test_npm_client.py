@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from node import Node
-from stories import synced, todo_database
+from postgres import execute
+from stories import SCHEMA, synced, todo_database
 from test_cli import Command
 
 import syncframe as sf
@@ -306,3 +307,14 @@ def shown(there: Rows) -> dict[str, tuple[str, int]]:
 class TestOverSqlite(ClientRounds):
     def make(self, folder: Path) -> str:
         return todo_database(folder).url
+
+
+class TestOverPostgres(ClientRounds):
+    @pytest.fixture(autouse=True)
+    def database(self, new_database: Callable[[], str]) -> str:
+        self.database_url = new_database()
+        return self.database_url
+
+    def make(self, folder: Path) -> str:
+        execute(self.database_url, *filter(str.strip, SCHEMA.partition("create table audit")[0].split(";")))
+        return self.database_url
