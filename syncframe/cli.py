@@ -175,7 +175,9 @@ def _add_serve(commands: Any) -> None:
         """,
     )
     serve.add_argument(
-        "url", metavar="URL", help="sqlite:///path or duckdb:///path (four slashes for an absolute path)"
+        "url",
+        metavar="URL",
+        help="sqlite:///path, duckdb:///path (four slashes for an absolute path) or postgresql://user@host/database",
     )
     serve.add_argument("--tables", metavar="TABLE", nargs="+", help="only these; else all that have a primary key")
     serve.add_argument("--track", action="store_true", help="add the change log to tables that have none")
@@ -219,7 +221,9 @@ def _add_track(commands: Any) -> None:
         """,
     )
     track.add_argument(
-        "url", metavar="URL", help="sqlite:///path or duckdb:///path (an absolute path makes four slashes)"
+        "url",
+        metavar="URL",
+        help="sqlite:///path, duckdb:///path (an absolute path makes four slashes) or postgresql://user@host/database",
     )
     track.add_argument("tables", metavar="TABLE", nargs="*")
     track.add_argument("--undo", action="store_true", help="remove what tracking has added")

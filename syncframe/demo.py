@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .views import Conflict
 
 DATABASE, MINE, COLLEAGUE = "flights.db", "mine.duckdb", "colleague.duckdb"
-NOTEBOOKS = ("01_quickstart.ipynb", "02_conflicts.ipynb")
+NOTEBOOKS = ("01_quickstart.ipynb", "02_conflicts.ipynb", "03_back_ends.ipynb", "04_your_own_backend.ipynb")
 ALL_FLIGHTS = 336_776
 DELETED, ADDED = 20, 10
 SHARED = "origin = 'JFK' and dest = 'BOS'"
@@ -308,7 +308,8 @@ def _made(folder: str | Path | None) -> Path:
 
 _TRY = """
 They are served at {url}, and {page} goes through all of it
-(02_conflicts.ipynb, beside it, through what two people do to the same rows):
+(beside it: 02_conflicts.ipynb, what two people do to the same rows; 03_back_ends.ipynb, the same over other back
+ends; 04_your_own_backend.ipynb, one in forty lines):
 
     import syncframe as sf
 

@@ -53,12 +53,20 @@ def tracked(backend: Backend) -> Backend:
     return backend
 
 
+FEWER = 25_000  # operations of the large batch where it is not the acceptance row: some chunks
+
+
 class TestSqliteTracked(BackendContract):
+    large = FEWER
+
     def make(self, folder: Path) -> Backend:
         return tracked(sqlite_backend(folder))
 
 
-FEWER = 25_000  # operations of the large batch where it is not the acceptance row: some chunks
+@pytest.mark.full
+class TestSqliteTrackedAtSize(BackendContract):
+    def make(self, folder: Path) -> Backend:
+        return tracked(sqlite_backend(folder))
 
 
 class TestSqliteUntracked(BackendContract):

@@ -197,6 +197,7 @@ class TestV3OverDuckdb(Plain):
         return duckdb_backend(folder)
 
 
+@pytest.mark.full  # CI goes through it in test_postgres_writers.py and in the npm client's rounds
 class TestV2OverPostgres(OverPostgres, Plain):
     protocol = "v2"
 

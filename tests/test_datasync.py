@@ -1351,7 +1351,7 @@ FAULTS = ["refuse", "lose", "cut", "twice", "first", "late", "503"]
 
 @PROTOCOLS
 @pytest.mark.parametrize(
-    ("seed", "steps"), [(1, 14), *(pytest.param(seed, 60, marks=pytest.mark.full) for seed in range(2, 8))]
+    ("seed", "steps"), [(1, 8), *(pytest.param(seed, 60, marks=pytest.mark.full) for seed in range(2, 8))]
 )
 def test_two_replicas_over_a_failing_wire_converge_and_keep_what_each_staged_last(
     database, server, protocol, seed, steps

@@ -517,7 +517,9 @@ WAYS: dict[str, Callable[[Meeting], dict[str, Row]]] = {
 
 
 # What a push settles by a policy is settled as what a pull brings, and the buttons for both sides are one call.
-TWINS = {"pull(on_conflict=mine)", "pull(on_conflict=callable)", "the widget, take theirs"}
+TWINS = {"pull(on_conflict=mine)", "pull(on_conflict=callable)", "the widget, take theirs"} | {
+    f"{verb}(on_conflict={policy})" for verb, policy in (("push", "theirs"), ("push", "merge"), ("pull", "theirs"))
+}
 
 
 @many_cases

@@ -245,7 +245,9 @@ def opened(kind: str, folder: Path, *, is_tracked: bool = True) -> Any:
 
 
 WAYS = [
-    pytest.param(kind + way, marks=[pytest.mark.full] if kind == "duckdb" and way != " untracked" else [])
+    pytest.param(
+        kind + way, marks=[] if kind + way in ("sqlite", "sqlite extended", "sqlite v2") else [pytest.mark.full]
+    )
     for kind in ("sqlite", "duckdb")
     for way in ("", " untracked", " extended", " v2", " v3")
 ]

@@ -254,7 +254,7 @@ def check_both_were_asked(balancer: Any) -> None:
 
 @by_protocol
 def test_eight_writers_and_a_client_of_two_servers_that_misses_nothing(postgres, written, balanced, options):
-    check_nothing_is_missed(postgres, written, balanced.url, seconds=6, longest_s=2, **options)
+    check_nothing_is_missed(postgres, written, balanced.url, seconds=4, longest_s=2, **options)
     check_both_were_asked(balanced)
 
 

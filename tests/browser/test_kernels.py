@@ -64,6 +64,7 @@ def test_a_killed_kernel_is_said_no_button_hangs_and_the_same_queue_is_there_aga
     press(part(widget, "push"))
     words = until_text(part(widget, "kernel"), "run this cell again")
     said_s = time.perf_counter() - began
+    claims = part(widget, "online").is_visible()
     page.page.locator(".jp-Dialog button").first.click()  # JupyterLab says itself that it starts a kernel anew
     discard = part(widget.locator(".sf-row").first, "discard")
     for button in (part(widget, "push"), part(widget, "pull"), part(widget, "undo"), discard):
@@ -82,6 +83,7 @@ def test_a_killed_kernel_is_said_no_button_hangs_and_the_same_queue_is_there_aga
 
     figures(f"row 12: a killed kernel is said after {said_s:.1f} s")
     assert "kernel is gone" in words
+    assert not claims
     assert (busy, is_off) == (0, "true")
     assert after == before
     assert "4 accepted" in pushed

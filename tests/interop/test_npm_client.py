@@ -73,8 +73,8 @@ class Client:
         self._node.close()
 
 
-class ClientRounds:
-    """The rounds over one kind of database; a subclass gives its URL, with the todo list of `stories` in it."""
+class Fixtures:
+    """One kind of database behind a server; a subclass gives its URL, with the todo list of `stories` in it."""
 
     def make(self, folder: Path) -> str:
         raise NotImplementedError
@@ -104,6 +104,10 @@ class ClientRounds:
                 return stack.enter_context(contextlib.closing(Client(packages, url, tmp_path / f"{name}.db")))
 
             yield open_one
+
+
+class ClientRounds(Fixtures):
+    """The rounds over it."""
 
     def test_rows_are_pulled_edited_offline_pushed_and_pulled_by_another(
         self, app: Callable[[str], Client], there: Rows
@@ -309,12 +313,21 @@ class TestOverSqlite(ClientRounds):
         return todo_database(folder).url
 
 
-class TestOverPostgres(ClientRounds):
+class OverPostgres:
     @pytest.fixture(autouse=True)
-    def database(self, new_database: Callable[[], str]) -> str:
+    def database(self, new_database: Callable[[], str]) -> None:
         self.database_url = new_database()
-        return self.database_url
 
     def make(self, folder: Path) -> str:
         execute(self.database_url, *filter(str.strip, SCHEMA.partition("create table audit")[0].split(";")))
         return self.database_url
+
+
+@pytest.mark.full
+class TestOverPostgres(OverPostgres, ClientRounds):
+    """All rounds; CI goes two of them."""
+
+
+class TestTwoOverPostgres(OverPostgres, Fixtures):
+    test_a_round = ClientRounds.test_rows_are_pulled_edited_offline_pushed_and_pulled_by_another
+    test_a_delete = ClientRounds.test_a_delete_of_what_another_has_deleted_is_done

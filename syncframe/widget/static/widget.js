@@ -1933,6 +1933,7 @@ class View {
   #note(words) {
     if (this.head.note.textContent === words) return;
     this.head.note.textContent = words;
+    this.head.pill.hidden = words === GONE; // whether the back end answers nobody knows now
     this.#switchOff(words === GONE);
   }
 
