@@ -335,8 +335,8 @@ class BackendContract:
             assert (outcome["status"], outcome["r_text"]) == ("accepted", "a\x00b")
             assert rows(backend, "kinds")[1]["text"] == "a\x00b"
         else:
-            why = ("type", "text") if self.gives_codes else (None, None)
-            assert (outcome["status"], outcome["code"], outcome["column"]) == ("rejected", *why)
+            assert outcome["status"] == "rejected"
+            assert not self.gives_codes or (outcome["code"], outcome["column"]) == ("type", "text")
             assert rows(backend, "kinds") == {}
 
     def test_nan_is_null(self, backend: Backend) -> None:
