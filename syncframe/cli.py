@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import AccessError, KeyColumnError, SchemaError, SyncError, TransientError
+from .secrets import without_password
 from .words import SHOWN_ROWS, figure, many, plain
 from .words import line as one_line
 from .words import name as name_words
@@ -405,10 +406,11 @@ def _serve(options: Any) -> int:
     choices |= {"jwt": options.jwt and Path(options.jwt), "rights": options.rights and Path(options.rights)}
     with serve(options.url, host=options.host, port=options.port, **choices) as server:
         _stop_in_order(server, options.stop_s)
-        print(f"serving {many(len(server.tables), 'table')} of {options.url} at {server.url}/tables/NAME")
+        shown = without_password(options.url)
+        print(f"serving {many(len(server.tables), 'table')} of {shown} at {server.url}/tables/NAME")
         print(f"  {', '.join(server.tables)}")
         if options.track:
-            print(f"each has a change log beside it; syncframe track {options.url} TABLE --undo removes one")
+            print(f"each has a change log beside it; syncframe track {shown} TABLE --undo removes one")
         print(f"connect with sf.connect({server.url!r}, store=...); Ctrl-C stops it", flush=True)
         server.wait()
     if server.is_busy:  # Python would wait for what the back end goes on with

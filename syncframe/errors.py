@@ -122,3 +122,5 @@ class TransientError(BackendError):
 
 class AccessError(BackendError):
     """401 or 403: the back end knows who asks, or does not, and says no."""
+
+    was_sent = True  # False: certainly nothing of what was pushed was applied, as with TransientError

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from . import words
 from .backends.base import Backend, Operations, Outcomes, operation_schema
-from .errors import BackendError, SyncError, TransientError
+from .errors import AccessError, BackendError, SyncError, TransientError
 from .file import Cursor
 from .layout import Layout
 from .operation import Operation
@@ -260,7 +260,7 @@ class Push:
                 for outcomes in answers:
                     answered += self._settle(batch, outcomes)
                     self._tell()
-        except TransientError as error:
+        except (TransientError, AccessError) as error:
             if not error.was_sent and not answered:
                 self._unmark([batch])
             raise
@@ -286,7 +286,7 @@ class Push:
             return
         try:
             answers = send([_as_operations(batch) for batch in batches])
-        except TransientError as error:
+        except (TransientError, AccessError) as error:
             if not error.was_sent:
                 self._unmark(batches)
             raise

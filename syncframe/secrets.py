@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from .errors import AccessError, SyncError
 
+_PASSWORD = re.compile(r"(://[^:@/]*):.*@|(password=)[^&\s]*", re.IGNORECASE)
 TOKEN_NAME, FILE_NAME = "SYNCFRAME_TOKEN", "SYNCFRAME_TOKEN_FILE"
 KEYRING = "keyring:"
 FILE_BYTES_MAX = 64 * 1024
@@ -157,3 +159,8 @@ def state_of(path: Path) -> tuple[int, int, int]:
 def why_unread(error: Exception) -> str:
     """What is wrong with a file, without its bytes, which a UnicodeDecodeError shows."""
     return "it is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def without_password(url: str) -> str:
+    """The URL of a database as it may be shown."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}@" if found[1] else f"{found[2]}...", url)

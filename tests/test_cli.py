@@ -722,3 +722,15 @@ def test_the_name_of_a_table_cannot_steer_a_terminal(tmp_path, capsys):
 
     assert codes == [0, 0, 0]
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["serve URL", "track URL todo"])
+def test_the_password_in_a_url_is_never_printed(command):
+    words = command.replace("URL", "postgresql+psycopg2://me:hush@h/db").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "syncframe", *words], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode != 0
+    assert "hush" not in done.stdout + done.stderr
+    assert "postgresql://me@h/db" in done.stderr

@@ -119,6 +119,7 @@ def test_processes_that_are_ended_in_the_middle(server, items):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_processes_that_are_killed_in_the_middle_fifty_times(server, items):
     check_killed(items, items, lambda: ended(server, signal.SIGKILL), 50)
 
@@ -161,5 +162,6 @@ def test_a_server_that_is_killed_in_the_middle(items, served):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_a_server_that_is_killed_in_the_middle_fifty_times(items, served):
     check_killed(items, served.process.url, served.end, 50, within_s=1)

@@ -225,6 +225,7 @@ def test_eight_writers_and_a_client_that_misses_nothing(postgres, written):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_eight_writers_for_a_minute(postgres, written):
     check_nothing_is_missed(postgres, written, written, seconds=60, longest_s=8)
 
@@ -259,6 +260,7 @@ def test_eight_writers_and_a_client_of_two_servers_that_misses_nothing(postgres,
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 @by_protocol
 def test_eight_writers_for_a_minute_and_a_client_of_two_servers(postgres, written, balanced, options):
     check_nothing_is_missed(postgres, written, balanced.url, seconds=60, longest_s=8, **options)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import SchemaError
+from ..errors import AccessError, SchemaError
 from ..operation import Refusal
 from ..schema import RESERVED_PREFIX, Column, Schema, quote
 from .base import OPERATION, Operations, Outcomes, Promises
@@ -153,6 +153,9 @@ class SqlBackend(Feed, Reads):
                 return
             # One of them is refused, and took the others back with it.
             yield from self.split(batch)
+        except AccessError as error:
+            error.was_sent = False  # its transaction was taken back
+            raise
         else:
             yield settled
 

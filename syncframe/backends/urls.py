@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from ..errors import SyncError
+from ..secrets import without_password
 from .base import Backend
 from .duckdb import DuckdbBackend
 from .sqlite import SqliteBackend
@@ -45,6 +47,7 @@ def open(
         If the scheme is not known, or the URL names no file or host.
     """
     scheme, separator, rest = url.partition("://")
+    shown = without_password(url)
     if scheme in _SERVICES and separator:
         from .datasync import DatasyncBackend  # the HTTP client is loaded where it is asked for
 
@@ -54,7 +57,9 @@ def open(
 
         return PostgresBackend(url, dict(schema or {}))
     if scheme not in _FILES or not separator:
-        raise SyncError(f"the back end {url!r} has no scheme that is known", hint=f"one of {_known()}")
+        known = re.sub(r"^(\w+)\+\w+(?=://)", r"\1", shown)
+        hint = known if known != shown else f"one of {_known()}"
+        raise SyncError(f"the back end {shown!r} has no scheme that is known", hint=hint)
     path = unquote(rest.removeprefix("/"))
     if not rest.startswith("/") or path in ("", ":memory:"):
         raise SyncError(
@@ -67,5 +72,10 @@ def open(
 
 def _known() -> str:
     return ", ".join(
-        ["https://host", "postgresql://host/database", *(f"{scheme}:///path" for scheme in sorted(_FILES))]
+        [
+            "https://host",
+            "http://127.0.0.1:8000",
+            "postgresql://host/database",
+            *(f"{scheme}:///path" for scheme in sorted(_FILES)),
+        ]
     )

@@ -156,10 +156,6 @@ class Rights:
                         )
                     _check_filter(right.where, name, schemas[name])
 
-    def governs(self, identity: Identity) -> bool:
-        """Whether the rules count for it: a key that none names may do all."""
-        return self.is_callable or not identity.is_key or identity.subject in self._keys
-
     def verbs(self, identity: Identity, table: str) -> frozenset[str]:
         """What it may do with some rows at least."""
         return frozenset(verb for right in self._rights(identity, table) for verb in VERBS if getattr(right, verb))

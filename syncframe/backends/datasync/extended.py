@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import BackendError, QueryError, SchemaError, TransientError
+from ...errors import AccessError, BackendError, QueryError, SchemaError, TransientError
 from ...query import Query, Read
 from ...schema import Schema
 from ...wire import ARROW, LEFT, dumps, loads
@@ -174,6 +174,10 @@ class Extended:
                     yield outcomes
             except TransientError as error:
                 patience.wait(error)
+            except AccessError as error:
+                # The whole request was refused; the one before it, if any, may have been applied.
+                error.was_sent = patience.was_sent
+                raise
 
     def _chunk(self, batch: Operations, start: int) -> tuple[pa.Table, bytes]:
         """As many operations as the server takes at once."""
@@ -212,6 +216,9 @@ class Extended:
                 return self._pushed_together(batches, content, patience)
             except TransientError as error:
                 patience.wait(error)
+            except AccessError as error:
+                error.was_sent = patience.was_sent
+                raise
 
     def _pushed_together(self, batches: Sequence[Operations], content: bytes, patience: Patience) -> list[Outcomes]:
         ask = Ask("POST", "/syncframe/push", "atomic=1", {**_ARROW_HEADERS, "Accept": ARROW}, content)

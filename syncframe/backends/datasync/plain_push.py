@@ -182,6 +182,8 @@ class PlainPush:
         """The error that says most."""
         grave = [error for error in self._failures if not isinstance(error, TransientError)]
         chosen = next((error for error in grave if isinstance(error, AccessError)), None) or next(iter(grave), None)
+        if isinstance(chosen, AccessError):
+            chosen.was_sent = self._has_sent
         if chosen is not None:
             return chosen
         first = self._failures[0]

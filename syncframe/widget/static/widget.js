@@ -1107,7 +1107,7 @@ class Pending extends Panel {
 
   #mendFoot(row) {
     const mend = (event) => this.#mend(row, event);
-    this.mend = button("mend", "Mend and send again", mend, { class: "sf-button sf-primary" });
+    this.mend = button("mend", "Mend", mend, { class: "sf-button sf-primary" });
     this.mendWords = element("span", { class: "sf-quiet", role: "status" });
     this.#drawMend(this.draft(row));
     return element("div", { class: "sf-tools sf-foot" }, this.mendWords, grow(), this.mend);
@@ -1116,7 +1116,7 @@ class Pending extends Panel {
   #drawMend({ choices, typing }) {
     if (!this.mend) return;
     const ready = `${many(choices.size, "new value")}, to go out with the next push`;
-    const words = choices.size ? ready : "Edit a value, then send it again.";
+    const words = choices.size ? ready : "Edit a value; the next push sends it.";
     this.mendWords.textContent = typing.size ? editingWords([...typing.keys()]) : words;
     this.mend.ariaDisabled = String(!choices.size || typing.size > 0);
   }
