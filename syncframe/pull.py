@@ -39,6 +39,7 @@ PAGE_ROWS = 10_000
 TOGETHER_ROWS = 100_000
 TOGETHER_BYTES = 32 * 2**20
 TOGETHER_S = 1.0
+OVERTAKEN_MAX = 3
 QUICK_S = 0.25  # a page that took longer is stored at once: the next one may take as long
 HELD_BACK_S = 60.0
 
@@ -139,23 +140,30 @@ class PullResult:
         return [*(before if pushed is not None else []), *self.notes]
 
 
-def together(pages: Iterator[Page], rows: int) -> Iterator[Page]:
+def together(pages: Iterator[Page], rows_max: int) -> Iterator[Page]:
     """Pages as they came, those that follow one another quickly as one, up to so many rows.
 
-    Where the back end fails, what it gave before comes first.
+    Where the back end fails, what it gave before comes first.  A page that cannot be stored takes those with it that
+    are held beside it.
     """
     kept: list[Page] = []
+    rows = size = 0
     began = asked = time.monotonic()
     try:
         for page in pages:
-            if kept and not _joins(kept, page, rows):
+            came = time.monotonic()
+            if kept and not (
+                _joins(kept[-1], page)
+                and rows + len(page.rows) <= rows_max
+                and size + page.rows.nbytes <= TOGETHER_BYTES
+            ):
                 yield _joined(kept)
                 kept = []
-            came = time.monotonic()
-            began = began if kept else came
+            if not kept:
+                rows, size, began = 0, 0, came
             kept.append(page)
-            is_full = sum(len(p.rows) for p in kept) >= rows
-            if is_full or came - asked > QUICK_S or came - began > TOGETHER_S:
+            rows, size = rows + len(page.rows), size + page.rows.nbytes
+            if rows >= rows_max or came - asked > QUICK_S or came - began > TOGETHER_S:
                 yield _joined(kept)
                 kept = []
             asked = time.monotonic()
@@ -167,12 +175,10 @@ def together(pages: Iterator[Page], rows: int) -> Iterator[Page]:
         yield _joined(kept)
 
 
-def _joins(kept: Sequence[Page], page: Page, rows: int) -> bool:
-    """Whether a page can be stored with others: not where rows leave, for a row may leave and come back."""
-    held = [*kept, page]
-    if any(one.leavers is not None and len(one.leavers) for one in held):
-        return False
-    return sum(len(p.rows) for p in held) <= rows and sum(p.rows.nbytes for p in held) <= TOGETHER_BYTES
+def _joins(last: Page, page: Page) -> bool:
+    """Whether a page can be stored with the one before it: not where rows leave, for a row may leave and come back."""
+    has_leavers = any(one.leavers is not None and len(one.leavers) for one in (last, page))
+    return not has_leavers and bool(page.rows.schema == last.rows.schema)
 
 
 def _joined(pages: Sequence[Page]) -> Page:
@@ -184,7 +190,7 @@ def _joined(pages: Sequence[Page]) -> Page:
     ]
     return replace(
         pages[-1],
-        rows=pa.concat_tables(rows, promote_options="permissive"),
+        rows=pa.concat_tables(rows),
         leavers=None,
         requests=sum(page.requests for page in pages),
         bytes=sum(page.bytes or page.rows.nbytes for page in pages),
@@ -201,6 +207,10 @@ class _Absent:
     revision: int = 0
 
 
+class _Overtaken(Exception):
+    """Another process or context wrote to the store since these pages were asked for."""
+
+
 class Pull:
     """One pull of one table."""
 
@@ -208,6 +218,8 @@ class Pull:
         self.store, self.queue, self.backend, self.table = store, queue, backend, table
         self.begun: str | None = None  # the checkpoint where the run began
         self.is_alone = True  # no other run of this query was seen beside it
+        self.seen_rev = 0  # the store's revision before the pages were asked for
+        self.restarts = OVERTAKEN_MAX
 
     def prepare(self, where: str | None, columns: Sequence[str] | None, query_id: str | bool | None) -> None:
         """Check what is asked for before anything is pushed or changed; see `SyncTable.pull`."""
@@ -229,12 +241,12 @@ class Pull:
         result = PullResult()
         with told(progress, "rows") as tell:
             try:
-                self._pages(result, schema, mode, full, tell)
+                self._run_pages(result, schema, mode, full, tell)
             except CheckpointLost as lost:
                 # The edits stay and are rebased; the rows are compared one by one with what is there.
                 result.notes.append(f"{lost.message}: table {self.table!r} is pulled in full")
                 log.warning("%s: table %s is pulled in full", lost.message, self.table)
-                self._pages(result, schema, mode, True, tell)
+                self._run_pages(result, schema, mode, True, tell)
         result.seconds = time.monotonic() - began
         self._record(result)
         return result
@@ -261,11 +273,22 @@ class Pull:
             )
         return found
 
+    def _run_pages(self, result: PullResult, schema: Schema, mode: str, full: bool, tell: Told) -> None:
+        """Ask again for pages that were overtaken: what a push beside this pull has stored is newer than they are."""
+        while True:
+            try:
+                return self._pages(result, schema, mode, full, tell)
+            except _Overtaken:
+                self.restarts -= 1
+                full = False
+
     def _pages(self, result: PullResult, schema: Schema, mode: str, full: bool, tell: Told) -> None:
+        self.seen_rev = self.store.revision()
         stored = self._restored()
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
         self.query = stored
-        self.begun = None if since is None else str(since)
+        if self.is_alone:
+            self.begun = None if since is None else str(since)
         if since is None:
             self.query = replace(stored, run=self._claimed_run(stored), sweeping=True, checkpoint=None)
         asked = Query(self.condition, tuple(schema.names), self.page_rows)
@@ -340,7 +363,10 @@ class Pull:
             layout = self.store.layout(cursor, self.table)
             self._check_run(cursor)
             rev, _ = self.store.tick(cursor)
-            self._count_page(result, page, self.store.load_page(cursor, layout, page.rows))
+            if rev > self.seen_rev + 1 and self.restarts and self.query.checkpoint is not None:
+                raise _Overtaken
+            self.store.load_page(cursor, layout, page.rows)
+            self._count_page(result, page)
             self._put_page(cursor, layout, rev, result, mode)
             if page.leavers is not None and len(page.leavers):
                 self.store.load_leavers(cursor, layout, page.leavers)
@@ -349,6 +375,7 @@ class Pull:
             self.query = replace(self.query, checkpoint=page.checkpoint and str(page.checkpoint), complete=False)
             self.store.put_query(cursor, self.table, self.query, None)
             self.store.drop_loaded(cursor)
+            self.seen_rev = self.store.revision()
 
     def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
         came = cursor.one("select count(*) from incoming")
@@ -396,8 +423,8 @@ class Pull:
         cursor.run(f"create or replace temp table hit as {_met(layout)}")
         self._learn(cursor, layout, rev, result, mode)
 
-    def _count_page(self, result: PullResult, page: Page, rows: int) -> None:
-        result.rows += rows
+    def _count_page(self, result: PullResult, page: Page) -> None:
+        result.rows += len(page.rows)
         result.requests += page.requests
         result.bytes += page.bytes or page.rows.nbytes
         if page.held_back_s is not None and page.held_back_s > HELD_BACK_S:

@@ -505,8 +505,8 @@ class Store:
 
     # -- rows
 
-    def load_page(self, cursor: Cursor, layout: Layout, rows: pa.Table) -> int:
-        """Load a page into the temporary table `incoming`; return the number of its rows.
+    def load_page(self, cursor: Cursor, layout: Layout, rows: pa.Table) -> None:
+        """Load a page into the temporary table `incoming`.
 
         Where pages are stored as one, `_syncframe_part` numbers them: of a key in several the last is the row.
 
@@ -548,7 +548,6 @@ class Store:
                 f"a page of table {layout.table!r} has {total - keys} repeated keys",
                 hint="report it to the back end's owner",
             )
-        return int(total)
 
     def put(self, cursor: Cursor, layout: Layout, source: str, rev: int) -> dict[str, int]:
         """Write rows as the back end has them; return how many were inserted, updated and deleted.

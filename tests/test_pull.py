@@ -14,7 +14,9 @@ import pytest
 from stories import Line
 
 import syncframe as sf
+from syncframe.backends import Checkpoint, Page
 from syncframe.backends import open as open_backend
+from syncframe.pull import together
 
 COLUMNS = ("id", "month", "dest", "delay", "note")
 DESTS = ("ATL", "LAX", "ORD", "SFO", "SEA")
@@ -1007,3 +1009,53 @@ def test_a_page_that_took_long_is_stored_at_once(few):
         ctx["flights"].pull(query_id="all")
 
     assert seen == [0, 2, 4]
+
+
+@pytest.mark.parametrize("policy", ["fail", "theirs"])
+def test_what_another_context_pushes_while_pages_are_on_their_way_is_not_overwritten_by_them(few, tmp_path, policy):
+    """Both have one store; the page with the older row was asked for before the push."""
+    store, line = tmp_path / "here.duckdb", Paged(few.url)
+    with sf.connect(line, store=store, on_conflict=policy) as ctx, sf.connect(few.url, store=store) as other:
+        ctx["flights"].pull(query_id="all")
+        few.write("update flights set note = 'theirs'")
+
+        def push_and_stage():
+            line.before.clear()
+            other["flights"].pull(query_id="other", push_first=False)
+            other["flights"].update("f000000", note="pushed here")
+            assert other.push().ok
+            other["flights"].update("f000000", delay=77)
+
+        line.before = {1: push_and_stage}
+        ctx["flights"].pull(query_id="all", push_first=False)
+
+        assert few.read("id = 'f000000'", ["note"]) == [("pushed here",)]
+        row = ctx["flights"].get("f000000")
+        assert (row["note"], row["delay"]) == ("pushed here", 77)
+        assert (len(ctx.pending), len(ctx.conflicts)) == (1, 0)
+        assert ctx.push().ok
+        assert few.read("id = 'f000000'", ["note", "delay"]) == [("pushed here", 77)]
+
+
+def test_pages_of_another_schema_are_stored_by_themselves_and_one_that_lacks_a_column_is_refused(few):
+    class Bare(Paged):
+        def pull(self, *asked, **options):
+            for at, page in enumerate(super().pull(*asked, **options)):
+                yield dataclasses.replace(page, rows=page.rows.drop_columns(["note"])) if at == 1 else page
+
+    with sf.connect(Bare(few.url), store=":memory:") as ctx:
+        with pytest.raises(sf.BackendError, match="lacks the columns"):
+            ctx["flights"].pull(query_id="all")
+
+        assert len(here(ctx["flights"])) == 2
+
+
+def test_many_small_pages_cost_no_more_than_their_rows():
+    rows = pa.table({"id": ["a"]})
+    pages = [Page(rows, None, Checkpoint(str(at))) for at in range(3_000)]
+
+    joined = list(together(iter(pages), 100_000))
+
+    assert sum(len(page.rows) for page in joined) == 3_000
+    assert joined[-1].checkpoint == "2999"
+    assert len(joined) < 10
