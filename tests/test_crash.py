@@ -269,7 +269,7 @@ def steps(*few: Callable[[sf.SyncContext, Path], None]) -> pytest.MarkDecorator:
 
 
 # Of the four edits of one row, one; a push, and one into a conflict.
-@steps(first_pull, stage, push_into_conflict, resolve, undo, sync)
+@steps(first_pull, stage, push_into_conflict, sync)
 def test_a_step_killed_at_any_commit_is_whole_or_undone_and_is_finished_by_running_it_again(
     tmp_path: Path, beginnings: list[Path], step: int
 ) -> None:

@@ -245,9 +245,7 @@ def opened(kind: str, folder: Path, *, is_tracked: bool = True) -> Any:
 
 
 WAYS = [
-    pytest.param(
-        kind + way, marks=[] if kind + way in ("sqlite", "sqlite extended", "sqlite v2") else [pytest.mark.full]
-    )
+    pytest.param(kind + way, marks=[] if kind + way in ("sqlite", "sqlite v2") else [pytest.mark.full])
     for kind in ("sqlite", "duckdb")
     for way in ("", " untracked", " extended", " v2", " v3")
 ]

@@ -253,7 +253,7 @@ def check_both_were_asked(balancer: Any) -> None:
     assert len(balancer.asked) > 6
 
 
-@by_protocol
+@pytest.mark.parametrize("options", PROTOCOLS[1:], ids=["v2"])
 def test_eight_writers_and_a_client_of_two_servers_that_misses_nothing(postgres, written, balanced, options):
     check_nothing_is_missed(postgres, written, balanced.url, seconds=4, longest_s=2, **options)
     check_both_were_asked(balanced)
