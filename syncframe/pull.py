@@ -39,8 +39,8 @@ PAGE_ROWS = 10_000
 TOGETHER_ROWS = 100_000
 TOGETHER_BYTES = 32 * 2**20
 TOGETHER_S = 1.0
-OVERTAKEN_MAX = 3
 QUICK_S = 0.25  # a page that took longer is stored at once: the next one may take as long
+OVERTAKEN_MAX = 3
 HELD_BACK_S = 60.0
 
 log = logging.getLogger("syncframe")
@@ -283,8 +283,8 @@ class Pull:
                 full = False
 
     def _pages(self, result: PullResult, schema: Schema, mode: str, full: bool, tell: Told) -> None:
-        self.seen_rev = self.store.revision()
-        stored = self._restored()
+        with self.store.reading():
+            self.seen_rev, stored = self.store.revision(), self._restored()
         since = None if full or stored.query_id is None or stored.checkpoint is None else Checkpoint(stored.checkpoint)
         self.query = stored
         if self.is_alone:
@@ -375,7 +375,7 @@ class Pull:
             self.query = replace(self.query, checkpoint=page.checkpoint and str(page.checkpoint), complete=False)
             self.store.put_query(cursor, self.table, self.query, None)
             self.store.drop_loaded(cursor)
-            self.seen_rev = self.store.revision()
+            self.seen_rev = rev
 
     def _put_page(self, cursor: Cursor, layout: Layout, rev: int, result: PullResult, mode: str) -> None:
         came = cursor.one("select count(*) from incoming")

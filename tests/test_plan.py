@@ -244,23 +244,17 @@ def opened(kind: str, folder: Path, *, is_tracked: bool = True) -> Any:
     return backend
 
 
-WAYS = [
-    pytest.param(kind + way, marks=[] if kind + way in ("sqlite", "sqlite v2") else [pytest.mark.full])
-    for kind in ("sqlite", "duckdb")
-    for way in ("", " untracked", " extended", " v2", " v3")
-]
+def ways(*few: str) -> list[Any]:
+    """All of them; those beside these few only if asked for."""
+    every = [kind + way for kind in ("sqlite", "duckdb") for way in ("", " untracked", " extended", " v2", " v3")]
+    return [pytest.param(way, marks=[] if way in few else [pytest.mark.full]) for way in every]
 
 
 # What is asked is the same over each of these, and how it is asked differs.
-FEW_WAYS = pytest.mark.parametrize(
-    "place",
-    [pytest.param(way, marks=[] if way in ("sqlite", "duckdb untracked", "sqlite v3") else [pytest.mark.full])
-     for way in (kind + way for kind in ("sqlite", "duckdb") for way in ("", " untracked", " extended", " v2", " v3"))],
-    indirect=True,
-)  # fmt: skip
+FEW_WAYS = pytest.mark.parametrize("place", ways("sqlite", "duckdb untracked", "sqlite v3"), indirect=True)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=ways("sqlite", "sqlite v2"))
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     kind, _, way = request.param.partition(" ")
     behind = opened(kind, tmp_path, is_tracked=way != "untracked")

@@ -242,6 +242,21 @@ def test_a_role_that_may_only_read_pulls_what_changed_and_is_told_when_it_pushes
         assert len(ctx.pending) == 1
 
 
+@pytest.mark.parametrize("atomic", [False, True])
+def test_what_a_role_may_not_write_was_not_sent_and_can_be_given_up(url, reader, atomic):
+    execute(url, f"grant select on items to {role_of(reader)}")
+    with sf.connect(reader, store=":memory:") as ctx:
+        ctx["items"].pull(query_id="all", progress=False)
+        before = ctx["items"].frame()
+        ctx["items"].delete(before.index[0])
+        with pytest.raises(AccessError):
+            ctx.push(atomic=atomic, progress=False)
+        ctx.discard()
+
+        assert len(ctx.pending) == 0
+        assert ctx["items"].frame().equals(before)
+
+
 def test_a_role_without_rights_on_the_log_pulls_in_full(url, reader):
     tracked(url)
     execute(url, f"grant select on items to {role_of(reader)}")

@@ -19,7 +19,7 @@ import pytest
 from adbc_driver_postgresql import dbapi
 from postgres import Server, execute, started
 from test_postgres_writers import table_of
-from test_serving import Process
+from test_serving import Process, command
 
 import syncframe as sf
 from syncframe import backends
@@ -124,15 +124,6 @@ def test_processes_that_are_killed_in_the_middle_fifty_times(server, items):
     check_killed(items, items, lambda: ended(server, signal.SIGKILL), 50)
 
 
-SERVER = """
-import sys
-import syncframe as sf
-server = sf.serve(sys.argv[1], port=int(sys.argv[2]))
-print(server.url, flush=True)
-server.wait()
-"""
-
-
 class Killed:
     """A server process that is killed and comes back at the same place."""
 
@@ -142,7 +133,7 @@ class Killed:
         self.port = urlsplit(self.process.url).port
 
     def start(self) -> Process:
-        return Process("-c", SERVER, self.behind, str(self.port)).__enter__()
+        return command(self.behind, port=self.port).__enter__()
 
     def end(self) -> None:
         self.process.sign(signal.SIGKILL)

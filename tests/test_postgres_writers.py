@@ -236,7 +236,6 @@ PROTOCOLS: list[dict[str, Any]] = [
     {},
     {"protocol": "v2", "schema": {"things": {"id": "VARCHAR", "n": "BIGINT", "changed": "TIMESTAMPTZ"}}},
 ]
-by_protocol = pytest.mark.parametrize("options", PROTOCOLS, ids=["extended", "v2"])
 
 
 @pytest.fixture
@@ -261,7 +260,7 @@ def test_eight_writers_and_a_client_of_two_servers_that_misses_nothing(postgres,
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-@by_protocol
+@pytest.mark.parametrize("options", PROTOCOLS, ids=["extended", "v2"])
 def test_eight_writers_for_a_minute_and_a_client_of_two_servers(postgres, written, balanced, options):
     check_nothing_is_missed(postgres, written, balanced.url, seconds=60, longest_s=8, **options)
     check_both_were_asked(balanced)

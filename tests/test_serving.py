@@ -469,8 +469,8 @@ class Process:
         return self.process.returncode, err
 
 
-def command(url: str, *options: str) -> Process:
-    return Process("-m", "syncframe", "serve", url, "--port", "0", *options)
+def command(url: str, *options: str, port: int = 0) -> Process:
+    return Process("-m", "syncframe", "serve", url, "--port", str(port), *options)
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -145,7 +146,7 @@ class SqlBackend(Feed, Reads):
 
     def _push(self, batch: Operations) -> Iterator[Outcomes]:
         try:
-            with self.session(write=True) as session:
+            with _refused_whole(), self.session(write=True) as session:
                 settled = self._settle(session, batch)
         except Refused as refused:
             if len(batch) == 1:
@@ -153,9 +154,6 @@ class SqlBackend(Feed, Reads):
                 return
             # One of them is refused, and took the others back with it.
             yield from self.split(batch)
-        except AccessError as error:
-            error.was_sent = False  # its transaction was taken back
-            raise
         else:
             yield settled
 
@@ -177,7 +175,7 @@ class SqlBackend(Feed, Reads):
         for singly in (False, True):
             settled = []
             try:
-                with self.session(write=True) as session:
+                with _refused_whole(), self.session(write=True) as session:
                     for batch in batches:
                         settled.append(self._settle(session, batch, singly=singly))
                     if any(_unaccepted(outcome) for outcome in settled):
@@ -276,6 +274,16 @@ class SqlBackend(Feed, Reads):
             table = self.describe(session, batch.table)
             now = self.lookup(session, table, batch.rows.select([f"k_{name}" for name in table.schema.key]))
         return rejected(batch, refusal, now)
+
+
+@contextmanager
+def _refused_whole() -> Iterator[None]:
+    """Who may not write has written nothing: the transaction was taken back, or never begun."""
+    try:
+        yield
+    except AccessError as error:
+        error.was_sent = False
+        raise
 
 
 def _check_types(batch: Operations, table: Table) -> None:

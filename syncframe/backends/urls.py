@@ -47,7 +47,6 @@ def open(
         If the scheme is not known, or the URL names no file or host.
     """
     scheme, separator, rest = url.partition("://")
-    shown = without_password(url)
     if scheme in _SERVICES and separator:
         from .datasync import DatasyncBackend  # the HTTP client is loaded where it is asked for
 
@@ -57,7 +56,8 @@ def open(
 
         return PostgresBackend(url, dict(schema or {}))
     if scheme not in _FILES or not separator:
-        known = re.sub(r"^(\w+)\+\w+(?=://)", r"\1", shown)
+        shown = without_password(url)
+        known = re.sub(r"^(\w+)\+\w+(?=://)", r"\1", shown)  # as SQLAlchemy has a driver in it
         hint = known if known != shown else f"one of {_known()}"
         raise SyncError(f"the back end {shown!r} has no scheme that is known", hint=hint)
     path = unquote(rest.removeprefix("/"))

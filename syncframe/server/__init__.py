@@ -77,10 +77,9 @@ and a token with an ``aud`` is refused where no audience is.
         {"who": "key:robot", "may": ["read"]},                # a key with a name; "ann" is the subject of a token
     ]}
 
-Rules add up; what none of them allows is not allowed.  A key without a name is one of
-"*", and to one that may do all a rule says so: ``"*": [{"who": "key:admin", "may": ["read", "insert", "update",
-"delete"]}]``.  In a `where`, ``:sub``
-and other claims stand for one literal each; a claim that is missing or does not fit is answered with 403.
+Rules add up; what none of them allows is not allowed.  A key without a name is one of everybody; one that may do all
+has a rule for it: ``"*": [{"who": "key:admin", "may": ["read", "insert", "update", "delete"]}]``.  In a `where`,
+``:sub`` and other claims stand for one literal each; a claim that is missing or does not fit is answered with 403.
 
 -   A table in which somebody may do nothing is not there for them (404); one in which they may do something else
     is there, and says 403.

@@ -181,15 +181,10 @@ class PlainPush:
     def _failure(self) -> SyncError:
         """The error that says most."""
         grave = [error for error in self._failures if not isinstance(error, TransientError)]
-        chosen = next((error for error in grave if isinstance(error, AccessError)), None) or next(iter(grave), None)
-        if isinstance(chosen, AccessError):
+        chosen = next((error for error in grave if isinstance(error, AccessError)), (grave or self._failures)[0])
+        if isinstance(chosen, (AccessError, TransientError)):
             chosen.was_sent = self._has_sent
-        if chosen is not None:
-            return chosen
-        first = self._failures[0]
-        if isinstance(first, TransientError):
-            first.was_sent = self._has_sent
-        return first
+        return chosen
 
     # One operation
 
